@@ -1,0 +1,8 @@
+"""The one exception that users are meant to read."""
+
+
+class PeaError(Exception):
+    """A mistake in the user's input. The message is one line: what is wrong, where, and what to do.
+
+    Commands print `error: <message>` and exit with status 1; anything else is a bug and keeps its traceback.
+    """
