@@ -1,0 +1,133 @@
+"""The layers that every architecture here is built of.
+
+The numerical truth is PyTorch: exact erf GELU, normalisation statistics in fp32. Parameters start at zero (scales at
+one), since they are always filled from a checkpoint and random initialisers make `nnx.eval_shape` of a large model slow.
+
+`**precision` throughout stands for what every Flax layer takes: `dtype` (computation), `param_dtype` (storage), `rngs`.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+ZEROS = nnx.initializers.zeros_init()
+
+
+def linear(in_features: int, out_features: int, *, use_bias: bool = True, **precision: Any) -> nnx.Linear:
+    """`torch.nn.Linear`; kernel `[in, out]`."""
+    return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=ZEROS, **precision)
+
+
+def layer_norm(features: int, *, eps: float = 1e-5, **precision: Any) -> nnx.LayerNorm:
+    """`torch.nn.LayerNorm` over the last axis."""
+    return nnx.LayerNorm(features, epsilon=eps, use_fast_variance=False, **precision)
+
+
+class PointwiseConv(nnx.Conv):
+    """A 1x1 convolution computed as a matrix product, which XLA's CPU backend runs 1.4 times as fast."""
+
+    def __init__(self, in_features: int, out_features: int, **precision: Any):
+        super().__init__(in_features, out_features, (1, 1), kernel_init=ZEROS, **precision)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x, kernel, bias = self.promote_dtype((x, self.kernel[0, 0], self.bias[...]), dtype=self.dtype)
+        return x @ kernel + jnp.expand_dims(bias, range(x.ndim - 1))
+
+
+def conv(
+    in_features: int,
+    out_features: int,
+    kernel_size: int = 3,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] = (1, 1),
+    **precision: Any,
+) -> nnx.Conv:
+    """`torch.nn.Conv2d` on `[B, H, W, C]`; kernel `[h, w, in, out]`; `padding` is (before, after) on both axes."""
+    if kernel_size == 1:
+        return PointwiseConv(in_features, out_features, **precision)
+    size, strides = (kernel_size, kernel_size), (stride, stride)
+    return nnx.Conv(
+        in_features, out_features, size, strides=strides, padding=(padding, padding), kernel_init=ZEROS, **precision
+    )
+
+
+class GroupNorm(nnx.Module):
+    """`torch.nn.GroupNorm` over the last axis of `[B, H, W, C]`, statistics in fp32.
+
+    Sums are taken per channel and only then joined into groups, so that the picture is never reshaped. Within a channel
+    the values are shifted by one of them, and channels are joined by Chan, Golub and LeVeque's formula (1983): a mean
+    much larger than the deviation costs no digits.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        num_groups: int,
+        *,
+        eps: float,
+        dtype: jax.typing.DTypeLike,
+        param_dtype: jax.typing.DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        del rngs
+        self.scale = nnx.Param(jnp.ones(features, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(features, param_dtype))
+        self.num_groups, self.eps, self.dtype = num_groups, eps, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        mean, variance = self._group_moments(x.astype(jnp.float32))
+        features_per_group = x.shape[-1] // self.num_groups
+        inverse_deviation = jnp.repeat(jax.lax.rsqrt(variance + self.eps), features_per_group, axis=-1)
+        gain = inverse_deviation * self.scale[None].astype(jnp.float32)
+        offset = self.bias[None].astype(jnp.float32) - jnp.repeat(mean, features_per_group, axis=-1) * gain
+        return (x * gain[:, None, None] + offset[:, None, None]).astype(self.dtype)
+
+    def _group_moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance `[B, num_groups]` of `[B, H, W, C]`."""
+        # Neither moment depends on the shift, so its gradient is exactly zero.
+        shift = jax.lax.stop_gradient(x[:, :1, :1])
+        shifted = x - shift
+        mean = shifted.mean((1, 2))
+        variance = jnp.square(shifted).mean((1, 2)) - jnp.square(mean)
+        mean = (mean + shift[:, 0, 0]).reshape(len(x), self.num_groups, -1)
+        return mean.mean(-1), variance.reshape(mean.shape).mean(-1) + mean.var(-1)
+
+
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Scaled dot-product attention, softmax in fp32; the one place where a kernel is chosen.
+
+    Args:
+      query: `[B, T, heads, head_dim]`.
+      key, value: `[B, S, heads, head_dim]`.
+      mask: boolean, broadcastable to `[B, heads, T, S]`; False hides a key.
+
+    Returns:
+      `[B, T, heads, head_dim]`.
+    """
+    return jax.nn.dot_product_attention(query, key, value, mask=mask)
+
+
+def timestep_embedding(
+    timesteps: jax.Array, features: int, *, flip_sin_to_cos: bool = True, freq_shift: float = 0.0
+) -> jax.Array:
+    """Sinusoids `[B, features]` in fp32 of `timesteps` `[B]`, as `diffusers.models.embeddings.get_timestep_embedding`."""
+    half = features // 2
+    frequencies = jnp.exp(-math.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / (half - freq_shift))
+    angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]
+    waves = (jnp.cos(angles), jnp.sin(angles)) if flip_sin_to_cos else (jnp.sin(angles), jnp.cos(angles))
+    return jnp.pad(jnp.concatenate(waves, axis=-1), ((0, 0), (0, features % 2)))
+
+
+class TimestepEmbedding(nnx.Module):
+    """The two-layer network behind every sinusoidal embedding of the UNet; `[B, in]` to `[B, out]`."""
+
+    def __init__(self, in_features: int, out_features: int, **precision: Any):
+        self.linear_1 = linear(in_features, out_features, **precision)
+        self.linear_2 = linear(out_features, out_features, **precision)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))
