@@ -27,9 +27,10 @@ class UNet2DCondition(nnx.Module):
         *,
         dtype: jax.typing.DTypeLike = jnp.float32,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None = None,
     ):
-        precision = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        del rngs  # as every NNX module takes them; the parameters start at constants
+        precision = dict(dtype=dtype, param_dtype=param_dtype)
         widths, embed_dim = config.block_out_channels, config.time_embedding_dim
         self.config, self.dtype = config, dtype
         self.conv_in = layers.conv(config.in_channels, widths[0], **precision)
