@@ -23,14 +23,12 @@ class NoRandomness:
         return None
 
 
-NO_RANDOMNESS = NoRandomness()
+NO_RANDOMNESS: Any = NoRandomness()
 
 
 def linear(in_features: int, out_features: int, *, use_bias: bool = True, **precision: Any) -> nnx.Linear:
     """`torch.nn.Linear`; kernel `[in, out]`."""
-    return nnx.Linear(
-        in_features, out_features, use_bias=use_bias, kernel_init=ZEROS, rngs=NO_RANDOMNESS, **precision
-    )
+    return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=ZEROS, rngs=NO_RANDOMNESS, **precision)
 
 
 def layer_norm(features: int, *, eps: float = 1e-5, **precision: Any) -> nnx.LayerNorm:
@@ -38,35 +36,40 @@ def layer_norm(features: int, *, eps: float = 1e-5, **precision: Any) -> nnx.Lay
     return nnx.LayerNorm(features, epsilon=eps, use_fast_variance=False, rngs=NO_RANDOMNESS, **precision)
 
 
-class PointwiseConv(nnx.Conv):
-    """A 1x1 convolution computed as a matrix product, which XLA's CPU backend runs 1.4 times as fast."""
+class PointwiseConv(nnx.Module):
+    """`torch.nn.Conv2d` with a 1x1 kernel, as a matrix product: 1.4 times as fast in XLA's CPU backend."""
 
-    def __init__(self, in_features: int, out_features: int, **precision: Any):
-        super().__init__(in_features, out_features, (1, 1), kernel_init=ZEROS, rngs=NO_RANDOMNESS, **precision)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        dtype: jax.typing.DTypeLike,
+        param_dtype: jax.typing.DTypeLike,
+    ):
+        self.kernel = nnx.Param(jnp.zeros((1, 1, in_features, out_features), param_dtype))
+        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype))
+        self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x, kernel, bias = self.promote_dtype((x, self.kernel[0, 0], self.bias[...]), dtype=self.dtype)
-        return x @ kernel + jnp.expand_dims(bias, range(x.ndim - 1))
+        bias = jnp.expand_dims(self.bias[...], range(x.ndim - 1))
+        return x.astype(self.dtype) @ self.kernel[0, 0].astype(self.dtype) + bias.astype(self.dtype)
 
 
 def conv(
     in_features: int,
     out_features: int,
-    kernel_size: int = 3,
     *,
     stride: int = 1,
     padding: tuple[int, int] = (1, 1),
     **precision: Any,
 ) -> nnx.Conv:
-    """`torch.nn.Conv2d` on `[B, H, W, C]`; kernel `[h, w, in, out]`; `padding` is (before, after) on both axes."""
-    if kernel_size == 1:
-        return PointwiseConv(in_features, out_features, **precision)
-    size, strides = (kernel_size, kernel_size), (stride, stride)
+    """`torch.nn.Conv2d` with a 3x3 kernel, `[3, 3, in, out]`; `padding` is (before, after) on both axes."""
     return nnx.Conv(
         in_features,
         out_features,
-        size,
-        strides=strides,
+        (3, 3),
+        strides=(stride, stride),
         padding=(padding, padding),
         kernel_init=ZEROS,
         rngs=NO_RANDOMNESS,
@@ -131,7 +134,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
 def timestep_embedding(
     timesteps: jax.Array, features: int, *, flip_sin_to_cos: bool = True, freq_shift: float = 0.0
 ) -> jax.Array:
-    """Sinusoids `[B, features]` in fp32 of `timesteps` `[B]`, as `diffusers.models.embeddings.get_timestep_embedding`."""
+    """Sinusoids `[B, features]` in fp32 of `timesteps` `[B]` (diffusers `get_timestep_embedding`)."""
     half = features // 2
     frequencies = jnp.exp(-math.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / (half - freq_shift))
     angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]

@@ -36,7 +36,7 @@ class ResnetBlock2D(nnx.Module):
 
     def __call__(self, x: jax.Array, time_embedding: jax.Array | None = None) -> jax.Array:
         y = self.conv1(jax.nn.silu(self.norm1(x)))
-        if self.time_emb_proj is not None:
+        if self.time_emb_proj is not None and time_embedding is not None:
             y = y + self.time_emb_proj(jax.nn.silu(time_embedding))[:, None, None]
         y = self.conv2(jax.nn.silu(self.norm2(y)))
         return (self.conv_shortcut(x) if self.conv_shortcut is not None else x) + y

@@ -57,9 +57,8 @@ class FeedForward(nnx.Module):
 
     def __init__(self, features: int, **precision: Any):
         # Index 1 is PyTorch's dropout, which holds no weights.
-        self.net = nnx.List(
-            [GEGLU(features, 4 * features, **precision), None, layers.linear(4 * features, features, **precision)]
-        )
+        net = [GEGLU(features, 4 * features, **precision), None, layers.linear(4 * features, features, **precision)]
+        self.net: Any = nnx.List(net)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.net[2](self.net[0](x))

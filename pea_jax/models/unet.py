@@ -30,7 +30,7 @@ class UNet2DCondition(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs  # as every NNX module takes them; the parameters start at constants
-        precision = dict(dtype=dtype, param_dtype=param_dtype)
+        precision: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
         widths, embed_dim = config.block_out_channels, config.time_embedding_dim
         self.config, self.dtype = config, dtype
         self.conv_in = layers.conv(config.in_channels, widths[0], **precision)
@@ -137,8 +137,8 @@ class UNet2DCondition(nnx.Module):
         features = {}
         x = self.conv_in(sample)
         skips = [x]
-        for i, block in enumerate(self.down_blocks):
-            x, block_skips = block(x, *conditioning)
+        for i, down_block in enumerate(self.down_blocks):
+            x, block_skips = down_block(x, *conditioning)
             skips += block_skips
             features[f"down_{i}"] = x
         if down_block_additional_residuals is not None:
@@ -147,10 +147,10 @@ class UNet2DCondition(nnx.Module):
             x = features["mid"] = self.mid_block(x, *conditioning)
         if mid_block_additional_residual is not None:
             x = x + mid_block_additional_residual
-        for i, block in enumerate(self.up_blocks):
-            block_skips = [skips.pop() for _ in block.resnets]
-            size = skips[-1].shape[1:3] if skips else None
-            x = features[f"up_{i}"] = block(x, block_skips, *conditioning, size)
+        for i, up_block in enumerate(self.up_blocks):
+            block_skips = [skips.pop() for _ in up_block.resnets]
+            height_width = skips[-1].shape[1:3] if skips else None
+            x = features[f"up_{i}"] = up_block(x, block_skips, *conditioning, height_width)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x))), features
 
     def _embed(self, timesteps: jax.Array, text_embeds: jax.Array | None, time_ids: jax.Array | None) -> jax.Array:

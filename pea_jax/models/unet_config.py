@@ -87,8 +87,8 @@ class UNetConfig:
     freq_shift: float
     time_embedding_dim: int
     addition_embed_type: str | None
-    addition_time_embed_dim: int | None
-    projection_class_embeddings_input_dim: int | None
+    addition_time_embed_dim: int
+    projection_class_embeddings_input_dim: int
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
@@ -107,6 +107,9 @@ class UNetConfig:
             raise PeaError(f"mid_block_type={fields['mid_block_type']!r} is not supported")
         if fields["addition_embed_type"] not in ("text_time", None):
             raise PeaError(f"addition_embed_type={fields['addition_embed_type']!r} is not supported")
+        for name in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+            if fields["addition_embed_type"] and not fields[name]:
+                raise PeaError(f"addition_embed_type='text_time' needs {name}")
         fields.update(_transformer_layers(fields, len(widths)), block_out_channels=widths)
         # diffusers reads the number of heads from `attention_head_dim`, by a naming mistake that it keeps.
         fields["num_attention_heads"] = per_block("attention_head_dim", fields.pop("attention_head_dim"), len(widths))
