@@ -1,0 +1,125 @@
+"""The trainable part: a small network from a text encoder's token states to SDXL's conditioning."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from safetensors.numpy import save_file
+
+from pea_jax.errors import PeaError
+from pea_jax.weights.safetensors_files import StoredTensor, open_safetensors
+from pea_jax.weights.torch_names import fill, to_torch_names
+
+WEIGHTS, CONFIG, CARD = "adapter.safetensors", "config.json", "README.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterDims:
+    """Widths of the adapter; SDXL's are pooled 1280 and output 2048."""
+
+    input_dim: int
+    hidden_dim: int
+    pooled_dim: int
+    output_dim: int
+    num_layers: int = 3
+
+
+class GELU(nnx.Module):
+    """Exact GELU; holds the places that PyTorch's `nn.Sequential` gives to activations."""
+
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.gelu(x, approximate=False)
+
+
+class PEAdapter(nnx.Module):
+    """LayerNorm, bias-free linears with GELU between, and one more linear to the tokens (class `MLP` of PEA-Diffusion)."""
+
+    def __init__(self, dims: AdapterDims, *, rngs: nnx.Rngs):
+        widths = [dims.input_dim, *[dims.hidden_dim] * (dims.num_layers - 1), dims.pooled_dim]
+        linears = [_linear(a, b, use_bias=False, rngs=rngs) for a, b in zip(widths, widths[1:], strict=False)]
+        layers = [layer for linear in linears for layer in (linear, GELU())][:-1]
+        self.dims = dims
+        self.layernorm = nnx.LayerNorm(dims.input_dim, epsilon=1e-5, rngs=rngs)
+        self.projector = nnx.List(layers)
+        self.fc = _linear(dims.pooled_dim, dims.output_dim, use_bias=True, rngs=rngs)
+
+    def __call__(self, states: Array) -> tuple[Array, Array]:
+        """Token states `[B, L, input_dim]` -> `prompt_embeds [B, L, output_dim]`, `pooled_prompt_embeds [B, pooled_dim]`.
+
+        The pooled embedding is the mean over all L positions, padding included, as published: context length and padding
+        must be those of training.
+        """
+        y = self.layernorm(states.astype(jnp.float32))
+        for layer in self.projector:
+            y = layer(y)
+        return self.fc(jax.nn.gelu(y, approximate=False)), jnp.mean(y, axis=1)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | pathlib.Path) -> "PEAdapter":
+        """The adapter of a directory that `save_pretrained` wrote; its widths are read from the tensors' shapes.
+
+        Raises:
+          PeaError: no such directory, or the file is broken or no adapter.
+        """
+        path = pathlib.Path(folder) / WEIGHTS
+        tensors = open_safetensors(path)
+        dims = _dims(path, tensors)
+        return fill(nnx.eval_shape(lambda: cls(dims, rngs=nnx.Rngs(0))), tensors, source=str(path))
+
+    def save_pretrained(self, folder: str | pathlib.Path, config: Mapping[str, Any], card: str) -> None:
+        """Write weights (PyTorch names and layouts), config.json and the model card; all of them or nothing."""
+        folder = pathlib.Path(folder)
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(to_torch_names(self), partial / WEIGHTS)
+        (partial / CONFIG).write_text(json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
+        (partial / CARD).write_text(card)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
+def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
+    """`config.json` of an adapter directory.
+
+    Raises:
+      PeaError: it is missing or no JSON object.
+    """
+    path = pathlib.Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise PeaError(f"{path}: no such file; --adapter must be a directory written by training or export") from None
+    except ValueError as error:
+        raise PeaError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise PeaError(f"{path}: must be a JSON object")
+    return config
+
+
+def _dims(path: pathlib.Path, tensors: Mapping[str, StoredTensor]) -> AdapterDims:
+    indices = sorted(int(name.split(".")[1]) for name in tensors if re.fullmatch(r"projector\.\d+\.weight", name))
+    if not indices or "fc.weight" not in tensors:
+        raise PeaError(f"{path}: not an adapter (expects layernorm, projector.0, projector.2, ... and fc)")
+    first, last = tensors[f"projector.{indices[0]}.weight"], tensors[f"projector.{indices[-1]}.weight"]
+    return AdapterDims(
+        input_dim=first.shape[1],
+        hidden_dim=first.shape[0],
+        pooled_dim=last.shape[0],
+        output_dim=tensors["fc.weight"].shape[0],
+        num_layers=len(indices),
+    )
+
+
+def _linear(inputs: int, outputs: int, *, use_bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
+    """PyTorch's default initialisation, uniform within 1 / sqrt(inputs), which the published recipe starts from."""
+    uniform = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    return nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=uniform, rngs=rngs)

@@ -1,0 +1,87 @@
+"""One training step: `train_step(state, frozen, batch) -> (state, metrics)`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from pea_jax.distill.task import DistillationTask
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state", "ema", "key"], meta_fields=[])
+@dataclasses.dataclass
+class TrainState:
+    """All that changes while training, and all that a checkpoint needs to hold of the model."""
+
+    step: Array
+    params: Any
+    opt_state: Any
+    ema: Any  # the averaged parameters; None without averaging
+    key: Array
+
+    @classmethod
+    def create(cls, params, optimizer: optax.GradientTransformation, key: Array, *, ema: bool) -> "TrainState":
+        average = jax.tree.map(jnp.copy, params) if ema else None
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, key)
+
+    @property
+    def exported(self):
+        """The parameters to use: averaged where there is an average."""
+        return self.params if self.ema is None else self.ema
+
+
+def make_optimizer(
+    *,
+    learning_rate: float,
+    end_learning_rate: float,
+    warmup_steps: int,
+    decay_steps: int,
+    power: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW with linear warm-up and polynomial decay over `decay_steps` in all, and its learning-rate schedule."""
+    schedule = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, learning_rate, warmup_steps),
+            optax.polynomial_schedule(learning_rate, end_learning_rate, power, max(1, decay_steps - warmup_steps)),
+        ],
+        [warmup_steps],
+    )
+    adamw = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
+    return (optax.chain(optax.clip_by_global_norm(clip_norm), adamw) if clip_norm else adamw), schedule
+
+
+def make_train_step(
+    task: DistillationTask, optimizer: optax.GradientTransformation, schedule: optax.Schedule, ema_decay: float = 0.0
+) -> Callable:
+    """The step for `jax.jit(step, donate_argnums=0)`; only `state` is differentiated, and only it changes."""
+
+    def train_step(state: TrainState, frozen, batch) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+        (loss, terms), gradient = jax.value_and_grad(task.loss, has_aux=True)(state.params, frozen, batch, key)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = None if state.ema is None else _averaged(state.ema, params, ema_decay, state.step)
+        metrics = {
+            "loss": loss,
+            **terms,
+            "gradient_norm": optax.global_norm(gradient),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        }
+        return TrainState(state.step + 1, params, opt_state, ema, state.key), metrics
+
+    return train_step
+
+
+def _averaged(average, params, decay: float, step: Array):
+    """Exponential average whose memory grows with the run, so that the first steps are soon forgotten."""
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, average, params)
