@@ -1,0 +1,180 @@
+"""BERT's encoder without pooler (transformers `BertModel`)."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from pea_jax.errors import PeaError
+from pea_jax.models import layers
+
+embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
+ACTIVATIONS = {"gelu": lambda x: jax.nn.gelu(x, approximate=False), "gelu_new": jax.nn.gelu, "relu": jax.nn.relu}
+SUPPORTED = {"position_embedding_type": "absolute", "is_decoder": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """The fields of `config.json` that shape the network; the defaults are those of transformers."""
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "BertConfig":
+        """From a transformers `config.json`; fields that do not shape the network are passed over.
+
+        Raises:
+          PeaError: for an activation, a head count, a kind of positions or a decoder that this network cannot have.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        result = cls(**{name: value for name, value in config.items() if name in fields})
+        for name, value in SUPPORTED.items():
+            if config.get(name, value) != value:
+                raise PeaError(f"{name}={config[name]!r} is not supported (only {value!r})")
+        if result.hidden_act not in ACTIVATIONS:
+            raise PeaError(f"hidden_act={result.hidden_act!r} is not supported (only {', '.join(ACTIVATIONS)})")
+        if result.hidden_size % result.num_attention_heads:
+            raise PeaError(f"hidden_size={result.hidden_size} must be a multiple of {result.num_attention_heads=}")
+        return result
+
+
+class BertEmbeddings(nnx.Module):
+    """`[B, L]` ids to `[B, L, D]`: words, positions from 0, token type 0, normalised."""
+
+    def __init__(self, config: BertConfig, **precision: Any):
+        width = config.hidden_size
+        self.word_embeddings = embedding(config.vocab_size, width, **precision)
+        self.position_embeddings = embedding(config.max_position_embeddings, width, **precision)
+        self.token_type_embeddings = embedding(config.type_vocab_size, width, **precision)
+        self.LayerNorm = layers.layer_norm(width, eps=config.layer_norm_eps, **precision)
+
+    def __call__(self, input_ids: jax.Array) -> jax.Array:
+        length, longest = input_ids.shape[1], self.position_embeddings.num_embeddings
+        if length > longest:  # the lookup itself would return NaN
+            raise PeaError(f"{length} tokens are more than the {longest} positions of this text encoder")
+        positions = jnp.arange(length)[None]
+        offset = self.position_embeddings(positions) + self.token_type_embeddings(jnp.zeros_like(positions))
+        return self.LayerNorm(self.word_embeddings(input_ids) + offset)
+
+
+class BertSelfAttention(nnx.Module):
+    """Multi-head attention of `[B, L, D]` to itself, before the output projection."""
+
+    def __init__(self, config: BertConfig, **precision: Any):
+        width = config.hidden_size
+        self.query = layers.linear(width, width, **precision)
+        self.key = layers.linear(width, width, **precision)
+        self.value = layers.linear(width, width, **precision)
+        self.num_heads = config.num_attention_heads
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        heads = (*x.shape[:2], self.num_heads, -1)
+        query, key, value = (project(x).reshape(heads) for project in (self.query, self.key, self.value))
+        return layers.attention(query, key, value, mask).reshape(x.shape)
+
+
+class BertOutput(nnx.Module):
+    """A projection added to the residual, then normalised."""
+
+    def __init__(self, in_features: int, config: BertConfig, **precision: Any):
+        self.dense = layers.linear(in_features, config.hidden_size, **precision)
+        self.LayerNorm = layers.layer_norm(config.hidden_size, eps=config.layer_norm_eps, **precision)
+
+    def __call__(self, x: jax.Array, residual: jax.Array) -> jax.Array:
+        return self.LayerNorm(self.dense(x) + residual)
+
+
+class BertAttention(nnx.Module):
+    """Self-attention with its residual."""
+
+    def __init__(self, config: BertConfig, **precision: Any):
+        self.self = BertSelfAttention(config, **precision)
+        self.output = BertOutput(config.hidden_size, config, **precision)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        return self.output(self.self(x, mask), x)
+
+
+class BertIntermediate(nnx.Module):
+    """The wide half of the feed-forward network."""
+
+    def __init__(self, config: BertConfig, **precision: Any):
+        self.dense = layers.linear(config.hidden_size, config.intermediate_size, **precision)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.activation(self.dense(x))
+
+
+class BertLayer(nnx.Module):
+    """Attention and feed-forward, each followed by residual and LayerNorm."""
+
+    def __init__(self, config: BertConfig, **precision: Any):
+        self.attention = BertAttention(config, **precision)
+        self.intermediate = BertIntermediate(config, **precision)
+        self.output = BertOutput(config.intermediate_size, config, **precision)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        x = self.attention(x, mask)
+        return self.output(self.intermediate(x), x)
+
+
+class BertEncoder(nnx.Module):
+    """The stack of layers; returns all `num_hidden_layers + 1` states, its input first."""
+
+    def __init__(self, config: BertConfig, **precision: Any):
+        self.layer = nnx.List(BertLayer(config, **precision) for _ in range(config.num_hidden_layers))
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
+        states = [x]
+        for layer in self.layer:
+            states.append(layer(states[-1], mask))
+        return states
+
+
+class Bert(nnx.Module):
+    """`(input_ids, attention_mask) -> (last_hidden_state, features)`."""
+
+    def __init__(
+        self,
+        config: BertConfig,
+        *,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs | None = None,
+    ):
+        del rngs  # as every NNX module takes them; the parameters start at constants
+        precision = dict(dtype=dtype, param_dtype=param_dtype)
+        self.config = config
+        self.embeddings = BertEmbeddings(config, **precision)
+        self.encoder = BertEncoder(config, **precision)
+
+    def __call__(
+        self, input_ids: jax.Array, attention_mask: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Encodes tokens.
+
+        Args:
+          input_ids: `[B, L]`, integers; L is at most `max_position_embeddings`.
+          attention_mask: `[B, L]`, 0 hides a token from all others. Give it whenever there is padding: the id of the
+            padding token means nothing to the network.
+
+        Returns:
+          `last_hidden_state` `[B, L, D]` and `{"hidden_states": ...}`, a list of `num_hidden_layers + 1` states from
+          the embeddings to the last.
+        """
+        mask = None if attention_mask is None else attention_mask[:, None, None, :] != 0
+        states = self.encoder(self.embeddings(input_ids), mask)
+        return states[-1], {"hidden_states": states}

@@ -1,0 +1,185 @@
+"""CLIP's text encoder (transformers `CLIPTextModel` and `CLIPTextModelWithProjection`)."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from pea_jax.errors import PeaError
+from pea_jax.models import layers
+
+embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """The sigmoid approximation of GELU that OpenAI's CLIP was trained with."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPTextConfig:
+    """The fields of `config.json` that shape the network; the defaults are those of transformers."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    projection_dim: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 49407
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
+        """From a transformers `config.json`; fields that do not shape the network are passed over.
+
+        Raises:
+          PeaError: for an activation or a head count that the network cannot have.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        result = cls(**{name: value for name, value in config.items() if name in fields})
+        if result.hidden_act not in ACTIVATIONS:
+            raise PeaError(f"hidden_act={result.hidden_act!r} is not supported (only {', '.join(ACTIVATIONS)})")
+        if result.hidden_size % result.num_attention_heads:
+            raise PeaError(f"hidden_size={result.hidden_size} must be a multiple of {result.num_attention_heads=}")
+        return result
+
+
+class CLIPTextEmbeddings(nnx.Module):
+    """`[B, L]` ids to `[B, L, D]`."""
+
+    def __init__(self, config: CLIPTextConfig, **precision: Any):
+        self.token_embedding = embedding(config.vocab_size, config.hidden_size, **precision)
+        self.position_embedding = embedding(config.max_position_embeddings, config.hidden_size, **precision)
+
+    def __call__(self, input_ids: jax.Array) -> jax.Array:
+        length, longest = input_ids.shape[1], self.position_embedding.num_embeddings
+        if length > longest:  # the lookup itself would return NaN
+            raise PeaError(f"{length} tokens are more than the {longest} positions of this text encoder")
+        positions = jnp.arange(length)[None]
+        return self.token_embedding(input_ids) + self.position_embedding(positions)
+
+
+class CLIPAttention(nnx.Module):
+    """Multi-head self-attention of `[B, L, D]`."""
+
+    def __init__(self, config: CLIPTextConfig, **precision: Any):
+        width = config.hidden_size
+        self.q_proj = layers.linear(width, width, **precision)
+        self.k_proj = layers.linear(width, width, **precision)
+        self.v_proj = layers.linear(width, width, **precision)
+        self.out_proj = layers.linear(width, width, **precision)
+        self.num_heads = config.num_attention_heads
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        heads = (*x.shape[:2], self.num_heads, -1)
+        query, key, value = (project(x).reshape(heads) for project in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(layers.attention(query, key, value, mask).reshape(x.shape))
+
+
+class CLIPMLP(nnx.Module):
+    """Two linear layers around `hidden_act`."""
+
+    def __init__(self, config: CLIPTextConfig, **precision: Any):
+        self.fc1 = layers.linear(config.hidden_size, config.intermediate_size, **precision)
+        self.fc2 = layers.linear(config.intermediate_size, config.hidden_size, **precision)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class CLIPEncoderLayer(nnx.Module):
+    """Attention and MLP, each behind a LayerNorm and with a residual."""
+
+    def __init__(self, config: CLIPTextConfig, **precision: Any):
+        norm = dict(eps=config.layer_norm_eps, **precision)
+        self.self_attn = CLIPAttention(config, **precision)
+        self.layer_norm1 = layers.layer_norm(config.hidden_size, **norm)
+        self.mlp = CLIPMLP(config, **precision)
+        self.layer_norm2 = layers.layer_norm(config.hidden_size, **norm)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        x = x + self.self_attn(self.layer_norm1(x), mask)
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class CLIPEncoder(nnx.Module):
+    """The stack of layers; returns all `num_hidden_layers + 1` states, its input first."""
+
+    def __init__(self, config: CLIPTextConfig, **precision: Any):
+        self.layers = nnx.List(CLIPEncoderLayer(config, **precision) for _ in range(config.num_hidden_layers))
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> list[jax.Array]:
+        states = [x]
+        for layer in self.layers:
+            states.append(layer(states[-1], mask))
+        return states
+
+
+class CLIPText(nnx.Module):
+    """`(input_ids, attention_mask) -> (last_hidden_state, features)`; `text_projection` is None without projection."""
+
+    def __init__(
+        self,
+        config: CLIPTextConfig,
+        with_projection: bool,
+        *,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs | None = None,
+    ):
+        del rngs  # as every NNX module takes them; the parameters start at constants
+        precision = dict(dtype=dtype, param_dtype=param_dtype)
+        width, projection_dim = config.hidden_size, config.projection_dim
+        self.config = config
+        self.embeddings = CLIPTextEmbeddings(config, **precision)
+        self.encoder = CLIPEncoder(config, **precision)
+        self.final_layer_norm = layers.layer_norm(width, eps=config.layer_norm_eps, **precision)
+        projection = layers.linear(width, projection_dim, use_bias=False, **precision) if with_projection else None
+        self.text_projection = projection
+
+    def __call__(
+        self, input_ids: jax.Array, attention_mask: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Encodes tokens.
+
+        Args:
+          input_ids: `[B, L]`, integers; L is at most `max_position_embeddings`.
+          attention_mask: `[B, L]`, 0 hides a token from the others. The causal mask applies besides.
+
+        Returns:
+          `last_hidden_state` `[B, L, D]` (after the final norm) and a dict: `hidden_states`, a list of
+          `num_hidden_layers + 1` states `[B, L, D]` from the embeddings on, none of them normalised at the end;
+          `pooled` `[B, D]`, the last hidden state at the end-of-text token; `text_embeds` `[B, P]`, its projection.
+        """
+        states = self.encoder(self.embeddings(input_ids), _causal_mask(input_ids, attention_mask))
+        last = self.final_layer_norm(states[-1])
+        pooled = last[jnp.arange(len(last)), self._end_of_text(input_ids)]
+        features = {"hidden_states": states, "pooled": pooled}
+        if self.text_projection is not None:
+            features["text_embeds"] = self.text_projection(pooled)
+        return last, features
+
+    def _end_of_text(self, input_ids: jax.Array) -> jax.Array:
+        """Positions `[B]` of the end-of-text token."""
+        # Checkpoints older than transformers 4.31 state 2, wrongly; their end-of-text token has the largest id.
+        if self.config.eos_token_id == 2:
+            return input_ids.argmax(-1)
+        return (input_ids == self.config.eos_token_id).argmax(-1)
+
+
+def _causal_mask(input_ids: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
+    """Boolean, broadcastable to `[B, heads, L, L]`."""
+    length = input_ids.shape[1]
+    mask = jnp.tri(length, dtype=bool)[None, None]
+    return mask if attention_mask is None else mask & (attention_mask[:, None, None, :] != 0)
