@@ -1,0 +1,132 @@
+"""Tokenizers of transformers folders, run by the `tokenizers` library."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from pea_jax.errors import PeaError
+
+VOCABULARY_FILES = ("vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+SETTINGS_FILES = ("special_tokens_map.json", "tokenizer_config.json")
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A `tokenizers.Tokenizer` with the padding rule that its folder states beside it."""
+
+    backend: tokenizers.Tokenizer
+    pad_token: str
+    pad_token_id: int
+    padding_side: str
+    model_max_length: int | None
+
+    def encode(self, texts: Sequence[str], context_length: int) -> dict[str, np.ndarray]:
+        """Tokens of `texts`, each truncated (its last special token stays) and padded to `context_length`.
+
+        Returns:
+          `input_ids` and `attention_mask`, both `[len(texts), context_length]` int32.
+
+        Raises:
+          PeaError: if `texts` is one string, or `context_length` leaves no room for a text.
+        """
+        if isinstance(texts, str):
+            raise PeaError(f"texts must be a list of strings, not the string {texts!r}: put it into a list")
+        specials = self.backend.num_special_tokens_to_add(False)
+        if context_length <= specials:  # the library would switch truncation off
+            raise PeaError(f"context_length={context_length} leaves no room beside {specials} special tokens")
+        self.backend.enable_truncation(context_length)
+        self.backend.enable_padding(
+            length=context_length, direction=self.padding_side, pad_id=self.pad_token_id, pad_token=self.pad_token
+        )
+        encodings = self.backend.encode_batch(list(texts))
+        return {
+            "input_ids": _rows([encoding.ids for encoding in encodings], context_length),
+            "attention_mask": _rows([encoding.attention_mask for encoding in encodings], context_length),
+        }
+
+
+def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
+    """The tokenizer of `folder`: its tokenizer.json, or whatever else transformers can read (imported only then).
+
+    The padding token is the one named in tokenizer_config.json or special_tokens_map.json, else the one set in
+    tokenizer.json, else `<pad>` or `[PAD]`. `pad_token_id` of config.json is not looked at: it is often wrong.
+
+    Raises:
+      PeaError: if there is no tokenizer, or none that says how to pad.
+    """
+    folder = pathlib.Path(folder)
+    if (folder / "tokenizer.json").is_file():
+        return _from_json(folder)
+    if any((folder / name).is_file() for name in VOCABULARY_FILES):
+        return _from_transformers(folder)
+    raise PeaError(f"{folder}: no tokenizer: expected tokenizer.json, or one of {', '.join(VOCABULARY_FILES)}")
+
+
+def _from_json(folder: pathlib.Path) -> Tokenizer:
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    settings = _settings(folder)
+    specials = {name: _token(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
+    # What the folder declares special is cut out of the text before anything else, as transformers does it.
+    backend.add_special_tokens([token for token in specials.values() if backend.token_to_id(token.content) is not None])
+    padding = backend.padding or {}
+    default = next((token for token in ("<pad>", "[PAD]") if backend.token_to_id(token) is not None), None)
+    pad_token = specials["pad_token"].content if "pad_token" in specials else padding.get("pad_token", default)
+    side = settings.get("padding_side", padding.get("direction", "right"))
+    return _tokenizer(folder, backend, pad_token, side, settings.get("model_max_length"))
+
+
+def _settings(folder: pathlib.Path) -> dict[str, Any]:
+    """The settings files of `folder`, the more important one last."""
+    paths = [folder / name for name in SETTINGS_FILES]
+    merged: dict[str, Any] = {}
+    for path in paths:
+        if path.is_file():
+            merged |= {name: value for name, value in json.loads(path.read_text("utf-8")).items() if value is not None}
+    return merged
+
+
+def _token(entry: str | Mapping[str, Any]) -> tokenizers.AddedToken:
+    if isinstance(entry, str):
+        return tokenizers.AddedToken(entry, special=True, normalized=False)
+    flags = {name: entry[name] for name in ("single_word", "lstrip", "rstrip", "normalized") if name in entry}
+    return tokenizers.AddedToken(entry["content"], special=True, **flags)
+
+
+def _from_transformers(folder: pathlib.Path) -> Tokenizer:
+    try:
+        import transformers
+    except ImportError as error:
+        message = f"{folder}: no tokenizer.json; to read what is there, install the extra `pea_jax[transformers]`"
+        raise PeaError(message) from error
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        backend = tokenizer.backend_tokenizer
+    except (AttributeError, ImportError, KeyError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise PeaError(f"{folder}: transformers cannot read this tokenizer ({reason}); add a tokenizer.json") from error
+    return _tokenizer(folder, backend, tokenizer.pad_token, tokenizer.padding_side, tokenizer.model_max_length)
+
+
+def _tokenizer(
+    folder: pathlib.Path,
+    backend: tokenizers.Tokenizer,
+    pad_token: str | None,
+    padding_side: str,
+    model_max_length: float | None,
+) -> Tokenizer:
+    pad_token_id = None if pad_token is None else backend.token_to_id(pad_token)
+    if pad_token is None or pad_token_id is None:
+        raise PeaError(f"{folder}: no padding token: name one of its tokens as pad_token in tokenizer_config.json")
+    # transformers writes "no limit" as 10**30.
+    limit = None if model_max_length is None or model_max_length >= 2**31 else int(model_max_length)
+    return Tokenizer(backend, pad_token, pad_token_id, padding_side, limit)
+
+
+def _rows(rows: list[list[int]], width: int) -> np.ndarray:
+    return np.array(rows, np.int32).reshape(len(rows), width)
