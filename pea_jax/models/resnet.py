@@ -62,7 +62,7 @@ class Upsample2D(nnx.Module):
     def __init__(self, channels: int, **precision: Any):
         self.conv = layers.conv(channels, channels, **precision)
 
-    def __call__(self, x: jax.Array, size: tuple[int, int] | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, size: tuple[int, ...] | None = None) -> jax.Array:
         batch, height, width, channels = x.shape
         h, w = size or (2 * height, 2 * width)
         x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))

@@ -149,8 +149,8 @@ class UNet2DCondition(nnx.Module):
             x = x + mid_block_additional_residual
         for i, up_block in enumerate(self.up_blocks):
             block_skips = [skips.pop() for _ in up_block.resnets]
-            height_width = skips[-1].shape[1:3] if skips else None
-            x = features[f"up_{i}"] = up_block(x, block_skips, *conditioning, height_width)
+            size = skips[-1].shape[1:3] if skips else None
+            x = features[f"up_{i}"] = up_block(x, block_skips, *conditioning, size)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x))), features
 
     def _embed(self, timesteps: jax.Array, text_embeds: jax.Array | None, time_ids: jax.Array | None) -> jax.Array:

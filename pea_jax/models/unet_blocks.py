@@ -107,7 +107,7 @@ class UpBlock2D(nnx.Module):
         time_embedding: jax.Array,
         context: jax.Array,
         mask: jax.Array | None,
-        size: tuple[int, int] | None,
+        size: tuple[int, ...] | None,
     ) -> jax.Array:
         for resnet, transformer, skip in zip(self.resnets, self.attentions, skips, strict=True):
             x = resnet(jnp.concatenate([x, skip], axis=-1), time_embedding)

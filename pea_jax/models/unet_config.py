@@ -99,18 +99,11 @@ class UNetConfig:
         """
         config = {name: value for name, value in config.items() if name not in IGNORED}
         fields = read_fields(config, defaults=DEFAULTS, supported=SUPPORTED)
-        widths = tuple(fields["block_out_channels"])
+        widths = fields["block_out_channels"] = tuple(fields["block_out_channels"])
         for name in ("down_block_types", "up_block_types"):
             fields[name] = per_block(name, list(fields[name]), len(widths))
-            _check_types(name, fields[name])
-        if fields["mid_block_type"] not in ("UNetMidBlock2DCrossAttn", None):
-            raise PeaError(f"mid_block_type={fields['mid_block_type']!r} is not supported")
-        if fields["addition_embed_type"] not in ("text_time", None):
-            raise PeaError(f"addition_embed_type={fields['addition_embed_type']!r} is not supported")
-        for name in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
-            if fields["addition_embed_type"] and not fields[name]:
-                raise PeaError(f"addition_embed_type='text_time' needs {name}")
-        fields.update(_transformer_layers(fields, len(widths)), block_out_channels=widths)
+        _check(fields)
+        fields.update(_transformer_layers(fields, len(widths)))
         # diffusers reads the number of heads from `attention_head_dim`, by a naming mistake that it keeps.
         fields["num_attention_heads"] = per_block("attention_head_dim", fields.pop("attention_head_dim"), len(widths))
         fields["cross_attention_dim"] = per_block("cross_attention_dim", fields["cross_attention_dim"], len(widths))
@@ -118,11 +111,20 @@ class UNetConfig:
         return cls(**fields)
 
 
-def _check_types(name: str, types: tuple[str, ...]) -> None:
-    kind = "Down" if name == "down_block_types" else "Up"
-    for block_type in types:
-        if block_type not in CROSS_ATTENTION or kind not in block_type:
-            raise PeaError(f"{name}: {block_type!r} is not supported (only {kind}Block2D and CrossAttn{kind}Block2D)")
+def _check(fields: dict[str, Any]) -> None:
+    for name, value, choices in (
+        *(("down_block_types", value, ("DownBlock2D", "CrossAttnDownBlock2D")) for value in fields["down_block_types"]),
+        *(("up_block_types", value, ("UpBlock2D", "CrossAttnUpBlock2D")) for value in fields["up_block_types"]),
+        ("mid_block_type", fields["mid_block_type"], ("UNetMidBlock2DCrossAttn", None)),
+        ("addition_embed_type", fields["addition_embed_type"], ("text_time", None)),
+    ):
+        if value not in choices:
+            raise PeaError(f"{name}: {value!r} is not supported (only {' or '.join(map(repr, choices))})")
+    for name in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+        if fields["addition_embed_type"] and not fields[name]:
+            raise PeaError(f"addition_embed_type='text_time' needs {name}")
+    if not fields["norm_num_groups"] or any(width % fields["norm_num_groups"] for width in fields["block_out_channels"]):
+        raise PeaError(f"norm_num_groups={fields['norm_num_groups']} does not divide block_out_channels")
 
 
 def _transformer_layers(fields: dict[str, Any], num_blocks: int) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""How a PyTorch module becomes the oracle of one of ours."""
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from flax import nnx
+
+from pea_jax.weights import fill
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+Model = TypeVar("Model", bound=nnx.Module)
+
+
+def randomised(module: Module, seed: int = 0) -> Module:
+    """`module` in evaluation mode, every parameter random, those of the norms included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise / parameter[0].numel() ** 0.5)
+            else:
+                parameter.copy_(0.3 * noise + (1.0 if name.endswith("weight") else 0.0))
+    return module.eval()
+
+
+def filled(model: Model, oracle: torch.nn.Module) -> Model:
+    """Our `model` with the weights of `oracle`."""
+    return fill(model, {name: value.numpy() for name, value in oracle.state_dict().items()}, source="oracle")
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def nchw(x: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+
+
+def nhwc(x: torch.Tensor) -> np.ndarray:
+    return x.detach().permute(0, 2, 3, 1).numpy()
+
+
+def relative_error(ours: Any, oracle: Any) -> float:
+    """Largest absolute difference in units of the oracle's standard deviation; NaN is never small."""
+    ours, oracle = np.asarray(ours, np.float64), np.asarray(oracle, np.float64)
+    assert ours.shape == oracle.shape, f"{ours.shape} instead of {oracle.shape}"
+    return float(np.abs(ours - oracle).max() / oracle.std())
