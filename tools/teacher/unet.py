@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from tools.teacher import corpus, text, training
 
-STEPS, BATCH, LR, SEED, EMA = 24_000, 64, 1e-3, 0, 0.999
+STEPS, BATCH, LR, SEED, EMA = 12_000, 64, 8e-4, 0, 0.999
 SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
                 steps_offset=1, clip_sample=False)
 NAME_SHARE = 0.5  # of the prompts are the bare name

@@ -1,0 +1,113 @@
+"""From a config to the frozen models, a new adapter and the task that binds them."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+from ml_collections import ConfigDict
+
+from pea_jax.adapter import AdapterDims, PEAdapter
+from pea_jax.distill.task import DistillationTask, LossWeights
+from pea_jax.errors import PeaError
+from pea_jax.mesh import frozen_sharding
+from pea_jax.models.unet import UNet2DCondition
+from pea_jax.models.vae import AutoencoderKL
+from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
+from pea_jax.text.conditioner import StableDiffusionXLConditioner
+from pea_jax.text.encoders import TextEncoder, load_text_encoder
+from pea_jax.weights import load_unet, load_vae
+
+PROJECT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenModels:
+    """The base model with its English text encoders, and the text encoder of the new language."""
+
+    unet: UNet2DCondition
+    vae: AutoencoderKL
+    teacher: StableDiffusionXLConditioner
+    student: TextEncoder
+    scheduler: SchedulerConfig
+
+
+def locate(name: str) -> pathlib.Path:
+    """A model folder as the user wrote it, or within the project's own tree (`assets/...`).
+
+    Raises:
+      PeaError: it is in neither place.
+    """
+    for path in (pathlib.Path(name).expanduser(), PROJECT / name):
+        if name and path.is_dir():
+            return path
+    raise PeaError(f"{name!r}: no such model folder; give the path of a folder in diffusers or transformers layout")
+
+
+def load_models(config: ConfigDict, mesh: Mesh) -> FrozenModels:
+    """All frozen models of a config, in its dtype, their parameters placed on the mesh."""
+    base, dtype = locate(config.base_model), jnp.dtype(config.dtype)
+
+    def partition(_: str, shape: tuple[int, ...]) -> PartitionSpec:
+        return frozen_sharding(mesh, shape, dtype).spec
+
+    return FrozenModels(
+        unet=load_unet(base, dtype=dtype, mesh=mesh, partition=partition),
+        vae=load_vae(base, dtype=dtype, mesh=mesh, partition=partition),
+        teacher=StableDiffusionXLConditioner.from_pretrained(base, dtype=dtype, mesh=mesh),
+        student=load_student(config, mesh),
+        scheduler=SchedulerConfig.from_pretrained(base),
+    )
+
+
+def load_student(config: ConfigDict, mesh: Mesh) -> TextEncoder:
+    """The text encoder of the new language."""
+    rule = dict(config.text_encoder)
+    return load_text_encoder(locate(rule.pop("id")), **rule, dtype=jnp.dtype(config.dtype), mesh=mesh)
+
+
+def new_adapter(config: ConfigDict, models: FrozenModels) -> PEAdapter:
+    """An untrained adapter, its widths those of the models, drawn from the config's seed."""
+    unet = models.unet.config
+    dims = AdapterDims(
+        input_dim=models.student.hidden_size,
+        # what is left of the added conditioning beside the six embedded time_ids
+        pooled_dim=unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim,
+        output_dim=unet.cross_attention_dim[0],
+        **config.adapter,
+    )
+    return PEAdapter(dims, rngs=nnx.Rngs(config.seed))
+
+
+def make_task(config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh: Mesh) -> DistillationTask:
+    """The distillation task of a config."""
+    if not any(config.loss[name] for name in ("noise", "output", "features", "conditioning")):
+        raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
+    return DistillationTask(
+        adapter=nnx.graphdef(adapter),
+        unet=nnx.graphdef(models.unet),
+        vae=nnx.graphdef(models.vae),
+        student=models.student,
+        teacher=models.teacher,
+        schedule=NoiseSchedule.from_config(models.scheduler),
+        scaling_factor=models.vae.config.scaling_factor,
+        weights=LossWeights(**config.loss),
+        condition_dropout=config.condition_dropout,
+        noise_offset=config.noise_offset,
+        mesh=mesh,
+    )
+
+
+def frozen_trees(models: FrozenModels, *, cached: bool) -> dict:
+    """The `frozen` argument of the training step; with cached latents and text states the UNet alone is needed."""
+    null_states, _ = models.student.encode([""])
+    frozen = dict(
+        unet=nnx.state(models.unet),
+        null_states=null_states,
+        null_prompt_embeds=models.teacher.encode([""]).prompt_embeds,
+    )
+    if not cached:
+        frozen |= dict(vae=nnx.state(models.vae), student=models.student.params, teacher=models.teacher.params)
+    return jax.tree.map(jnp.asarray, frozen)

@@ -1,0 +1,175 @@
+"""The whole loss against the published formula, written in PyTorch around PyTorch's own UNet."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from flax import nnx
+
+from pea_jax.adapter import AdapterDims, PEAdapter
+from pea_jax.distill.task import DistillationTask, LossWeights
+from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
+from pea_jax.weights import load_unet
+from pea_jax.weights.torch_names import to_torch_names
+from tests.published_adapter import PublishedAdapter
+
+BATCH, LENGTH, STATE, HIDDEN, POOLED, WIDTH = 4, 5, 12, 20, 16, 24
+FEATURES = ("down_0", "down_1", "down_2", "mid", "up_0", "up_1", "up_2")
+
+
+@pytest.fixture(scope="module")
+def torch_unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 16, 24),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=1,
+        attention_head_dim=(1, 2, 3),
+        cross_attention_dim=WIDTH,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=POOLED + 24,
+        use_linear_projection=True,
+        norm_num_groups=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def setting(torch_unet, tmp_path_factory):
+    """A task, its frozen trees, an adapter's parameters and a batch of two native and two parallel samples."""
+    folder = tmp_path_factory.mktemp("model")
+    torch_unet.save_pretrained(folder / "unet")
+    unet, unet_params = nnx.split(load_unet(folder))
+    adapter, params = nnx.split(PEAdapter(AdapterDims(STATE, HIDDEN, POOLED, WIDTH), rngs=nnx.Rngs(1)))
+    schedule = NoiseSchedule.from_config(
+        SchedulerConfig(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    )
+    task = DistillationTask(
+        adapter=adapter,
+        unet=unet,
+        vae=None,
+        student=None,
+        teacher=None,
+        schedule=schedule,
+        scaling_factor=0.5,
+        weights=LossWeights(),
+        condition_dropout=0.5,
+        noise_offset=0.5,
+    )
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    frozen = dict(unet=unet_params, null_states=normal(1, LENGTH, STATE), null_prompt_embeds=normal(1, LENGTH, WIDTH))
+    batch = dict(
+        moments=normal(BATCH, 8, 8, 8),
+        time_ids=jnp.asarray([[64, 48, 0, 8, 64, 64]] * BATCH, jnp.float32),
+        native=jnp.asarray([1.0, 0.0, 1.0, 0.0]),
+        states=normal(BATCH, LENGTH, STATE),
+        prompt_embeds=normal(BATCH, LENGTH, WIDTH),
+        pooled_prompt_embeds=normal(BATCH, POOLED),
+    )
+    return task, params, frozen, batch
+
+
+def to_torch(x) -> torch.Tensor:
+    return torch.from_numpy(np.array(x))
+
+
+def run_torch(unet, sample, timesteps, tokens, pooled, time_ids):
+    """Prediction and the seven features, by hooks on the blocks as in the published script."""
+    blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+    caught = []
+    hooks = [b.register_forward_hook(lambda _m, _i, out: caught.append(out[0] if isinstance(out, tuple) else out)) for b in blocks]
+    added = dict(text_embeds=pooled, time_ids=time_ids)
+    prediction = unet(sample, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+    for hook in hooks:
+        hook.remove()
+    return prediction, caught
+
+
+def published_loss(unet, adapter, frozen, batch, noisy, dropped, hybrid):
+    """Section 3.1 of the published recipe: 1 : 1 : 0.1, always divided by the whole batch."""
+    pooled, tokens = adapter(to_torch(batch["states"]))
+    _, null = adapter(to_torch(frozen["null_states"]))
+    dropped = to_torch(dropped)[:, None, None]
+    tokens = torch.where(dropped, null, tokens)
+    teacher_tokens = torch.where(dropped, to_torch(frozen["null_prompt_embeds"]), to_torch(batch["prompt_embeds"]))
+    sample, target = (to_torch(x).permute(0, 3, 1, 2) for x in (noisy.sample, noisy.target))
+    timesteps, time_ids = to_torch(noisy.timesteps), to_torch(batch["time_ids"])
+    student, student_features = run_torch(unet, sample, timesteps, tokens, pooled, time_ids)
+    with torch.no_grad():
+        teacher, teacher_features = run_torch(
+            unet, sample, timesteps, teacher_tokens, to_torch(batch["pooled_prompt_embeds"]), time_ids
+        )
+    native = to_torch(batch["native"]) if hybrid else torch.ones(BATCH)
+    parallel = 1 - native if hybrid else torch.ones(BATCH)
+    error = lambda a, b: (a - b).square().mean(dim=(1, 2, 3))  # noqa: E731
+    noise = (native * error(student, target)).mean()
+    output = (parallel * error(student, teacher)).mean()
+    features = sum((parallel * error(a, b)).mean() for a, b in zip(student_features, teacher_features, strict=True))
+    return noise + output + 0.1 * features, dict(noise=noise, output=output, features=features)
+
+
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_loss_terms_and_gradient_are_the_published_ones(setting, torch_unet, hybrid):
+    task, params, frozen, batch = setting
+    task = dataclasses.replace(task, weights=LossWeights(hybrid=hybrid))
+    key = jax.random.key(3)
+    (loss, terms), gradient = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
+
+    key_latents, key_noise, key_drop = jax.random.split(key, 3)
+    noisy = task.noisy_sample(frozen, batch, key_latents, key_noise)
+    dropped = jax.random.bernoulli(key_drop, task.condition_dropout, (BATCH,))
+    assert 0 < int(dropped.sum()) < BATCH
+    adapter = PublishedAdapter(STATE, HIDDEN, POOLED, WIDTH)
+    adapter.load_state_dict({k: torch.tensor(v) for k, v in to_torch_names(params).items()}, strict=True)
+    expected, expected_terms = published_loss(torch_unet, adapter, frozen, batch, noisy, dropped, hybrid)
+    expected.backward()
+
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
+    assert terms.keys() == expected_terms.keys()
+    for name, value in expected_terms.items():
+        np.testing.assert_allclose(terms[name], value.item(), rtol=1e-4)
+    for name, value in to_torch_names(gradient).items():
+        expected_gradient = dict(adapter.named_parameters())[name].grad.numpy()
+        np.testing.assert_allclose(value, expected_gradient, atol=1e-4 * np.abs(expected_gradient).max())
+
+
+def test_identical_conditioning_gives_exactly_no_distillation_loss(setting):
+    task, params, frozen, batch = setting
+    student, _ = task.conditionings(params, frozen, batch, jax.random.key(0))
+    noisy = task.noisy_sample(frozen, batch, jax.random.key(1), jax.random.key(2))
+    terms = task.denoiser_terms(frozen, batch, noisy, student, student)
+    assert float(jnp.abs(terms["output"]).max()) == 0
+    assert float(jnp.abs(terms["features"]).max()) == 0
+    assert float(terms["noise"].min()) > 0
+
+
+def test_pooled_embedding_is_never_dropped_and_tokens_are_on_both_sides(setting):
+    task, params, frozen, batch = setting
+    everything = dataclasses.replace(task, condition_dropout=1.0)
+    student, teacher = everything.conditionings(params, frozen, batch, jax.random.key(0))
+    kept, _ = dataclasses.replace(task, condition_dropout=0.0).conditionings(params, frozen, batch, jax.random.key(0))
+    null, _ = nnx.merge(task.adapter, params)(frozen["null_states"])
+    np.testing.assert_array_equal(student.prompt_embeds, jnp.broadcast_to(null, student.prompt_embeds.shape))
+    np.testing.assert_array_equal(teacher.prompt_embeds[0], frozen["null_prompt_embeds"][0])
+    np.testing.assert_array_equal(student.pooled_prompt_embeds, kept.pooled_prompt_embeds)
+    np.testing.assert_array_equal(teacher.pooled_prompt_embeds, batch["pooled_prompt_embeds"])
+
+
+def test_regression_alone_never_calls_the_denoiser(setting):
+    task, params, frozen, batch = setting
+    regression = dataclasses.replace(task, weights=LossWeights(0.0, 0.0, 0.0, conditioning=1.0, hybrid=False))
+    loss, terms = regression.loss(params, {**frozen, "unet": None}, batch, jax.random.key(0))
+    assert terms.keys() == {"conditioning"}
+    student, teacher = regression.conditionings(params, frozen, batch, jax.random.split(jax.random.key(0), 3)[2])
+    expected = jnp.mean(jnp.square(student.prompt_embeds - teacher.prompt_embeds))
+    expected += jnp.mean(jnp.square(student.pooled_prompt_embeds - teacher.pooled_prompt_embeds))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)

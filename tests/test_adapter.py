@@ -1,0 +1,94 @@
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from tests.published_adapter import PublishedAdapter
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch_file
+
+from pea_jax.adapter import AdapterDims, PEAdapter, read_config
+from pea_jax.errors import PeaError
+from pea_jax.weights.torch_names import to_torch_names
+
+DIMS = AdapterDims(input_dim=24, hidden_dim=40, pooled_dim=32, output_dim=48)
+
+
+def random_adapter(dims: AdapterDims = DIMS, seed: int = 0) -> PEAdapter:
+    """All parameters random, the normalisation's too."""
+    adapter = PEAdapter(dims, rngs=nnx.Rngs(seed))
+    rng = np.random.default_rng(seed)
+    for layer in (adapter.layernorm.scale, adapter.layernorm.bias, adapter.fc.bias):
+        layer[...] = jnp.asarray(rng.normal(size=layer.shape), jnp.float32)
+    return adapter
+
+
+def test_published_class_loads_the_file_strictly_and_agrees(tmp_path):
+    adapter = random_adapter()
+    adapter.save_pretrained(tmp_path / "adapter", {}, "")
+    published = PublishedAdapter(24, 40, 32, 48)
+    published.load_state_dict(load_torch_file(tmp_path / "adapter" / "adapter.safetensors"), strict=True)
+    states = np.random.default_rng(1).normal(size=(3, 7, 24)).astype(np.float32)
+    tokens, pooled = adapter(jnp.asarray(states))
+    with torch.no_grad():
+        expected_pooled, expected_tokens = published(torch.from_numpy(states))
+    np.testing.assert_allclose(tokens, expected_tokens, atol=1e-5)
+    np.testing.assert_allclose(pooled, expected_pooled, atol=1e-5)
+
+
+def test_sdxl_size_is_that_of_the_paper():
+    adapter = nnx.eval_shape(lambda: PEAdapter(AdapterDims(1024, 1024, 1280, 2048), rngs=nnx.Rngs(0)))
+    assert sum(variable.size for _, variable in nnx.to_flat_state(nnx.state(adapter, nnx.Param))) == 6_033_408
+
+
+@pytest.mark.parametrize("num_layers", [3, 4])
+def test_round_trip_is_bit_equal(tmp_path, num_layers):
+    adapter = random_adapter(AdapterDims(24, 40, 32, 48, num_layers))
+    adapter.save_pretrained(tmp_path / "a", {"system": "pea"}, "a card")
+    again = PEAdapter.from_pretrained(tmp_path / "a")
+    assert again.dims == adapter.dims
+    for name, value in to_torch_names(adapter).items():
+        np.testing.assert_array_equal(value, to_torch_names(again)[name])
+    assert read_config(tmp_path / "a") == {"system": "pea"}
+    assert (tmp_path / "a" / "README.md").read_text() == "a card"
+
+
+def test_saving_again_replaces_the_whole_directory(tmp_path):
+    random_adapter().save_pretrained(tmp_path / "a", {}, "")
+    (tmp_path / "a" / "stale").touch()
+    random_adapter(seed=1).save_pretrained(tmp_path / "a", {}, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+    assert not (tmp_path / "a" / "stale").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("fc.bias"), "missing.*fc.bias"),
+        (lambda t: t.update(extra=np.zeros(3, np.float32)), "unexpected.*extra"),
+        (lambda t: t.update({"fc.bias": np.zeros(3, np.float32)}), "fc.bias is .3., must be .48."),
+        (lambda t: t.pop("fc.weight"), "not an adapter"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, change, message):
+    random_adapter().save_pretrained(tmp_path / "a", {}, "")
+    tensors = load_file(tmp_path / "a" / "adapter.safetensors")
+    change(tensors)
+    save_file(tensors, tmp_path / "a" / "adapter.safetensors")
+    with pytest.raises(PeaError, match=message):
+        PEAdapter.from_pretrained(tmp_path / "a")
+
+
+def test_truncated_file_and_missing_config_are_named(tmp_path):
+    random_adapter().save_pretrained(tmp_path / "a", {}, "")
+    weights = tmp_path / "a" / "adapter.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-20])
+    with pytest.raises(PeaError, match=r"adapter\.safetensors: not a complete safetensors file"):
+        PEAdapter.from_pretrained(tmp_path / "a")
+    with pytest.raises(PeaError, match=r"config\.json: no such file"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps([1]))
+    with pytest.raises(PeaError, match="must be a JSON object"):
+        read_config(tmp_path)
