@@ -44,7 +44,8 @@ class Tokenizer:
         self.backend.enable_padding(
             length=context_length, direction=self.padding_side, pad_id=self.pad_token_id, pad_token=self.pad_token
         )
-        encodings = self.backend.encode_batch(list(texts))
+        # Of all tokenizers only XLM-R's file makes a token of a space at the end; transformers does not let it.
+        encodings = self.backend.encode_batch([text.strip() for text in texts])
         return {
             "input_ids": _rows([encoding.ids for encoding in encodings], context_length),
             "attention_mask": _rows([encoding.attention_mask for encoding in encodings], context_length),
@@ -69,7 +70,11 @@ def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
 
 
 def _from_json(folder: pathlib.Path) -> Tokenizer:
-    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer.json"
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise PeaError(f"{path}: not a tokenizer ({error}); copy or download it again") from error
     settings = _settings(folder)
     specials = {name: _token(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
     # What the folder declares special is cut out of the text before anything else, as transformers does it.
@@ -83,11 +88,13 @@ def _from_json(folder: pathlib.Path) -> Tokenizer:
 
 def _settings(folder: pathlib.Path) -> dict[str, Any]:
     """The settings files of `folder`, the more important one last."""
-    paths = [folder / name for name in SETTINGS_FILES]
     merged: dict[str, Any] = {}
-    for path in paths:
-        if path.is_file():
-            merged |= {name: value for name, value in json.loads(path.read_text("utf-8")).items() if value is not None}
+    for path in [folder / name for name in SETTINGS_FILES if (folder / name).is_file()]:
+        try:
+            settings = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise PeaError(f"{path}: not JSON ({error}); copy or download it again") from error
+        merged |= {name: value for name, value in settings.items() if value is not None}
     return merged
 
 

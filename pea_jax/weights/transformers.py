@@ -16,7 +16,7 @@ from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.weights.diffusers import read_config
 from pea_jax.weights.quantised import dequantise_all
 from pea_jax.weights.safetensors_files import open_checkpoint
-from pea_jax.weights.torch_names import PartitionRule, StoredArray, fill
+from pea_jax.weights.torch_names import StoredArray, fill
 
 STEM, QUANTISED_STEM = "model", "model_q4"
 # Of the file but not of the encoder: buffers that old versions saved, the pooler, and heads for other tasks.
@@ -31,7 +31,6 @@ def load_clip_text(
     *,
     dtype: jax.typing.DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
-    partition: PartitionRule | None = None,
 ) -> CLIPText:
     """The CLIP text encoder saved in `folder/subfolder`.
 
@@ -41,7 +40,7 @@ def load_clip_text(
       folder: a transformers folder, or a diffusers folder with `subfolder` in it.
       subfolder: "text_encoder", say.
       dtype: of storage and computation.
-      mesh, partition: where the parameters are placed, see `torch_names.fill`.
+      mesh: where the parameters are placed, by `mesh.frozen_sharding`; by default on the default device.
 
     Raises:
       PeaError: if a file is missing or broken, or a config field or a tensor is not what this network has.
@@ -50,7 +49,7 @@ def load_clip_text(
     build = read_config(folder, _clip_text)
     model = nnx.eval_shape(lambda: build(dtype=dtype, param_dtype=dtype))
     source, tensors = _open(folder, prefix="text_model.")
-    return fill(model, tensors, source=source, mesh=mesh, partition=partition)
+    return fill(model, tensors, source=source, mesh=mesh)
 
 
 def load_bert(
@@ -59,7 +58,6 @@ def load_bert(
     *,
     dtype: jax.typing.DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
-    partition: PartitionRule | None = None,
 ) -> Bert:
     """The BERT encoder saved in `folder/subfolder`, its 4-bit weights unpacked; arguments and errors as for
     `load_clip_text`. Pooler and task heads are passed over."""
@@ -67,7 +65,7 @@ def load_bert(
     config = read_config(folder, BertConfig.from_dict)
     model = nnx.eval_shape(lambda: Bert(config, dtype=dtype, param_dtype=dtype))
     source, tensors = _open(folder, prefix="bert.")
-    return fill(model, tensors, source=source, mesh=mesh, partition=partition)
+    return fill(model, tensors, source=source, mesh=mesh)
 
 
 def _clip_text(config: Mapping[str, Any]) -> functools.partial[CLIPText]:

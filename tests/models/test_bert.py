@@ -1,0 +1,77 @@
+"""BERT against transformers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from pea_jax.errors import PeaError
+from pea_jax.models.bert import Bert, BertConfig
+from pea_jax.weights import fill
+from tests.tiny_text_models import assert_close, random_bert, state_dict
+
+SMALL = dict(
+    vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+    max_position_embeddings=12,
+)  # fmt: skip
+CONFIGS = {
+    "e5": SMALL,
+    "tanh": dict(SMALL, hidden_act="gelu_new", layer_norm_eps=1e-3, type_vocab_size=1),
+    "odd": dict(
+        vocab_size=33, hidden_size=45, intermediate_size=50, num_hidden_layers=3, num_attention_heads=3,
+        max_position_embeddings=9, hidden_act="relu", type_vocab_size=3, pad_token_id=5,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=CONFIGS)
+def models(request: pytest.FixtureRequest) -> tuple:
+    reference = random_bert(**CONFIGS[request.param])
+    config = BertConfig.from_dict(reference.config.to_dict())
+    model = nnx.eval_shape(lambda: Bert(config))
+    return reference, fill(model, state_dict(reference, ""), source="test")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_all_outputs_agree(models: tuple, masked: bool):
+    reference, model = models
+    length = 7 if masked else reference.config.max_position_embeddings
+    ids = np.random.default_rng(1).integers(0, reference.config.vocab_size, (3, length))
+    mask = (np.arange(length)[None] < [[length], [4], [1]]).astype(np.int32) if masked else None
+    torch_mask = None if mask is None else torch.from_numpy(mask)
+    expected = reference(torch.from_numpy(ids), attention_mask=torch_mask, output_hidden_states=True)
+    last, features = jax.jit(model)(jnp.asarray(ids, jnp.int32), mask)
+    assert_close(last, expected.last_hidden_state)
+    assert len(features["hidden_states"]) == len(expected.hidden_states)
+    for ours, theirs in zip(features["hidden_states"], expected.hidden_states, strict=True):
+        assert_close(ours, theirs)
+
+
+def test_masked_tokens_reach_no_other(models: tuple):
+    _, model = models
+    ids = np.random.default_rng(2).integers(0, 33, (3, 7))
+    mask = np.arange(7)[None] < [[7], [4], [1]]
+    run = jax.jit(lambda ids: model(ids, jnp.asarray(mask))[0])
+    before, after = np.asarray(run(ids)), np.asarray(run(np.where(mask, ids, 3)))
+    np.testing.assert_array_equal(before[mask], after[mask])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_act": "silu"},
+        {"num_attention_heads": 5},
+        {"position_embedding_type": "relative_key"},
+        {"is_decoder": True},
+    ],
+)
+def test_impossible_config_is_refused(fields: dict):
+    with pytest.raises(PeaError, match=next(iter(fields))):
+        BertConfig.from_dict(SMALL | fields)
+
+
+def test_too_many_tokens_are_refused():
+    with pytest.raises(PeaError, match="13 tokens are more than the 12 positions"):
+        Bert(BertConfig.from_dict(SMALL))(jnp.zeros((1, 13), jnp.int32))
