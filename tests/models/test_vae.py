@@ -1,0 +1,80 @@
+"""The autoencoder against PyTorch diffusers."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+from pea_jax.errors import PeaError
+from pea_jax.models.vae import VAEConfig, sample_moments
+from pea_jax.weights import load_vae
+from tests.torch_oracle import nchw, nhwc, normal, randomised, relative_error
+
+
+def config(widths: tuple[int, ...], **fields) -> dict:
+    down, up = ("DownEncoderBlock2D",) * len(widths), ("UpDecoderBlock2D",) * len(widths)
+    return dict(down_block_types=down, up_block_types=up, block_out_channels=widths, norm_num_groups=4, **fields)
+
+
+CONFIGS = {
+    "sd": config((8, 16, 16), layers_per_block=2),
+    "odd": config((12, 8, 20, 16), latent_channels=3, in_channels=2, out_channels=5, scaling_factor=0.5),
+    "bare": config(
+        (8, 16), use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False, latent_channels=16
+    ),
+}
+SIZES = {"sd": (2, 16, 16), "odd": (3, 27, 18), "bare": (1, 8, 12)}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    oracle = randomised(AutoencoderKL(**CONFIGS[request.param]))
+    oracle.save_pretrained(folder / "vae")
+    return request.param, oracle, load_vae(folder)
+
+
+def test_encode(pair):
+    name, oracle, vae = pair
+    pixels = normal(*SIZES[name], vae.config.in_channels)
+    with torch.no_grad():
+        expected = oracle.encode(nchw(pixels)).latent_dist.parameters
+    assert relative_error(jax.jit(vae.encode)(pixels), nhwc(expected)) <= 1e-4
+
+
+def test_decode(pair):
+    name, oracle, vae = pair
+    batch, height, width = SIZES[name]
+    latents = normal(batch, height // 4, width // 4, vae.config.latent_channels)
+    with torch.no_grad():
+        expected = oracle.decode(nchw(latents)).sample
+    assert relative_error(jax.jit(vae.decode)(latents), nhwc(expected)) <= 1e-4
+    assert vae.config.scaling_factor == oracle.config.scaling_factor
+
+
+def test_sample_moments():
+    """Mean and deviation of many draws; log-variances beyond -30 and 20 are clipped as in PyTorch."""
+    moments = np.tile(np.array([3.0, -1.0, 0.5, 0.0, -90.0, 40.0], np.float32), (1, 100, 100, 1))
+    expected = DiagonalGaussianDistribution(nchw(moments))
+    draws = np.asarray(sample_moments(moments, jax.random.key(0)), np.float64).reshape(-1, 3)
+    deviation = nhwc(expected.std)[0, 0, 0]
+    np.testing.assert_allclose(draws.std(0), deviation, rtol=0.05)
+    np.testing.assert_allclose(draws.mean(0), nhwc(expected.mean)[0, 0, 0], atol=5 * deviation.max() / 100, rtol=0)
+    np.testing.assert_allclose(draws[:, 1], -1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("down_block_types", ["AttnDownEncoderBlock2D"]),
+        ("up_block_types", ["UpBlock2D"]),
+        ("act_fn", "relu"),
+        ("latents_mean", [0.0]),
+        ("quantiser", True),
+    ],
+)
+def test_unsupported_fields_are_named(field, value):
+    with pytest.raises(PeaError, match=field):
+        VAEConfig.from_dict({field: value})
