@@ -40,7 +40,7 @@ class GELU(nnx.Module):
 
 
 class PEAdapter(nnx.Module):
-    """LayerNorm, bias-free linears with GELU between, and one more linear to the tokens (class `MLP` of PEA-Diffusion)."""
+    """LayerNorm, bias-free linears with GELU between, one more linear to the tokens (`MLP` of PEA-Diffusion)."""
 
     def __init__(self, dims: AdapterDims, *, rngs: nnx.Rngs):
         widths = [dims.input_dim, *[dims.hidden_dim] * (dims.num_layers - 1), dims.pooled_dim]
@@ -52,10 +52,10 @@ class PEAdapter(nnx.Module):
         self.fc = _linear(dims.pooled_dim, dims.output_dim, use_bias=True, rngs=rngs)
 
     def __call__(self, states: Array) -> tuple[Array, Array]:
-        """Token states `[B, L, input_dim]` -> `prompt_embeds [B, L, output_dim]`, `pooled_prompt_embeds [B, pooled_dim]`.
+        """States `[B, L, input_dim]` -> `prompt_embeds [B, L, output_dim]`, `pooled_prompt_embeds [B, pooled_dim]`.
 
-        The pooled embedding is the mean over all L positions, padding included, as published: context length and padding
-        must be those of training.
+        The pooled embedding is the mean over all L positions, padding included, as published: context length and
+        padding must be those of training.
         """
         y = self.layernorm(states.astype(jnp.float32))
         for layer in self.projector:

@@ -45,7 +45,9 @@ def _parse_flags(argv: list[str]) -> None:
 def _check_config_file(argv: list[str]) -> None:
     """ml_collections answers a missing file with a traceback on the screen."""
     following = dict(zip(argv, argv[1:], strict=False))
-    given = following.get("--config") or next((a.removeprefix("--config=") for a in argv if a.startswith("--config=")), "")
+    given = following.get("--config") or next(
+        (a.removeprefix("--config=") for a in argv if a.startswith("--config=")), ""
+    )
     path = pathlib.Path(given.split(":")[0])
     if given and not path.is_file():
         found = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "none"

@@ -4,9 +4,11 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
@@ -16,6 +18,11 @@ from pea_jax.errors import PeaError
 console = Console()
 
 
+def track(sequence: Sequence[Any], description: str) -> Iterable[Any]:
+    """`sequence`, with a progress bar while it is gone through."""
+    return progress.track(sequence, description=description, console=console)
+
+
 class Report:
     """Progress and logs of one training run in `workdir`; a context manager.
 
@@ -23,8 +30,16 @@ class Report:
     that every step is in the file once.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, first_step: int, num_steps: int, batch_size: int, peak_flops: float | None = None,
-                 flops_per_step: float | None = None):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        first_step: int,
+        num_steps: int,
+        batch_size: int,
+        peak_flops: float | None = None,
+        flops_per_step: float | None = None,
+    ):
         self._path = workdir / "metrics.jsonl"
         _drop_entries_after(self._path, first_step)
         self._file = self._path.open("a")
@@ -32,8 +47,14 @@ class Report:
         self._batch_size, self._flops = batch_size, (flops_per_step, peak_flops)
         self._clock, self._clock_step = None, first_step
         self._bar = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
         )
         self._task = self._bar.add_task("train", total=num_steps, completed=first_step, text="")
 
@@ -56,20 +77,25 @@ class Report:
         """Leave out what was not training: compilation, pictures."""
         self._clock, self._clock_step = time.perf_counter(), step
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log one step to the file, TensorBoard and the bar.
+    def check(self, step: int, values: Mapping[str, float]) -> None:
+        """Stop a run that has diverged.
 
         Raises:
           PeaError: some value is not finite; the step and the term are named.
         """
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            raise PeaError(f"step {step}: {', '.join(broken)} is not finite; lower the learning rate or clip the gradient")
+            advice = "lower the learning rate or clip the gradient"
+            raise PeaError(f"step {step}: {', '.join(broken)} is not finite; {advice}")
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Log one step to the file, TensorBoard and the bar."""
         entry = dict(step=step, **values, **self._speed(step))
         print(json.dumps(entry), file=self._file, flush=True)
         for name, value in entry.items():
             self._events.add_scalar(name, value, step)
-        shown = [f"{name} {value:.4g}" for name, value in entry.items() if name not in ("step", "gradient_norm", "learning_rate")]
+        hidden = ("step", "gradient_norm", "learning_rate")
+        shown = [f"{name} {value:.4g}" for name, value in entry.items() if name not in hidden]
         self._bar.update(self._task, text="  ".join(shown))
 
     def picture(self, name: str, step: int, pixels: np.ndarray) -> None:

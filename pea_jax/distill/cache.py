@@ -18,7 +18,12 @@ CHUNK = 128  # samples encoded at a time
 
 
 def records(
-    models: FrozenModels, samples: Iterable[tuple[Sample, np.ndarray, np.ndarray]], *, language: str, variants: int, seed: int
+    models: FrozenModels,
+    samples: Iterable[tuple[Sample, np.ndarray, np.ndarray]],
+    *,
+    language: str,
+    variants: int,
+    seed: int,
 ) -> Iterator[dict[str, np.ndarray]]:
     """One record a sample: V captions, M and L tokens.
 

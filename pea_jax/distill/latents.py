@@ -1,9 +1,10 @@
 """Where the noisy sample comes from. PEA-Diffusion noises the latents of a training picture."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array
-from typing import NamedTuple
 
 from pea_jax.sampling.noise_schedule import NoiseSchedule
 

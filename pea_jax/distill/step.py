@@ -13,7 +13,9 @@ from jax import Array
 from pea_jax.distill.task import DistillationTask
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state", "ema", "key"], meta_fields=[])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state", "ema", "key"], meta_fields=[]
+)
 @dataclasses.dataclass
 class TrainState:
     """All that changes while training, and all that a checkpoint needs to hold of the model."""
@@ -73,7 +75,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             **terms,
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
         return TrainState(state.step + 1, params, opt_state, ema, state.key), metrics

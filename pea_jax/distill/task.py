@@ -45,12 +45,12 @@ class DistillationTask:
     """`loss` is a pure function of the adapter's parameters, the frozen trees, a batch and a key.
 
     `frozen` holds `unet` (parameters); `student` and `teacher` (parameters of the text encoders, where the batch
-    brings token ids) and `vae` (where it brings pixels); `null_states` `[1, L, D]` and `null_prompt_embeds` `[1, M, E]`,
-    the encodings of the empty prompt before the adapter and of the teacher.
+    brings token ids) and `vae` (where it brings pixels); `null_states` `[1, L, D]` and `null_prompt_embeds`
+    `[1, M, E]`, the encodings of the empty prompt before the adapter and of the teacher.
 
-    `batch` holds `pixels` `[B, H, W, 3]` or `moments` `[B, h, w, 2c]`; `time_ids` `[B, 6]`; `native` `[B]`, 1 for a pair
-    without English; `states` `[B, L, D]` or `student_tokens`; `prompt_embeds` `[B, M, E]` with `pooled_prompt_embeds`
-    `[B, P]`, or `teacher_tokens`.
+    `batch` holds `pixels` `[B, H, W, 3]` or `moments` `[B, h, w, 2c]`; `time_ids` `[B, 6]`; `native` `[B]`, 1 for a
+    pair without English; `states` `[B, L, D]` or `student_tokens`; `prompt_embeds` `[B, M, E]` with
+    `pooled_prompt_embeds` `[B, P]`, or `teacher_tokens`.
     """
 
     adapter: nnx.GraphDef
@@ -104,7 +104,9 @@ class DistillationTask:
             time_ids=batch["time_ids"],
         )
 
-    def noisy_sample(self, frozen: Mapping[str, Any], batch: Batch, key_latents: Array, key_noise: Array) -> NoisySample:
+    def noisy_sample(
+        self, frozen: Mapping[str, Any], batch: Batch, key_latents: Array, key_noise: Array
+    ) -> NoisySample:
         if "moments" in batch:
             moments = batch["moments"]
         else:

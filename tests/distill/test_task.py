@@ -15,6 +15,7 @@ from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.weights import load_unet
 from pea_jax.weights.torch_names import to_torch_names
+from tests import tiny_sdxl
 from tests.published_adapter import PublishedAdapter
 
 BATCH, LENGTH, STATE, HIDDEN, POOLED, WIDTH = 4, 5, 12, 20, 16, 24
@@ -23,23 +24,7 @@ FEATURES = ("down_0", "down_1", "down_2", "mid", "up_0", "up_1", "up_2")
 
 @pytest.fixture(scope="module")
 def torch_unet() -> UNet2DConditionModel:
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 16, 24),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=1,
-        attention_head_dim=(1, 2, 3),
-        cross_attention_dim=WIDTH,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=POOLED + 24,
-        use_linear_projection=True,
-        norm_num_groups=4,
-    )
+    return tiny_sdxl.random_unet(WIDTH, POOLED)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +71,10 @@ def run_torch(unet, sample, timesteps, tokens, pooled, time_ids):
     """Prediction and the seven features, by hooks on the blocks as in the published script."""
     blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
     caught = []
-    hooks = [b.register_forward_hook(lambda _m, _i, out: caught.append(out[0] if isinstance(out, tuple) else out)) for b in blocks]
+    hooks = [
+        b.register_forward_hook(lambda _m, _i, out: caught.append(out[0] if isinstance(out, tuple) else out))
+        for b in blocks
+    ]
     added = dict(text_embeds=pooled, time_ids=time_ids)
     prediction = unet(sample, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
     for hook in hooks:

@@ -1,8 +1,9 @@
 """Stage 2: a CLIP tokenizer and two CLIP text encoders whose space follows a pretrained sentence encoder.
 
 Text encoders trained on 1,606 names alone would place "cat" no nearer to "kitten" than to "hammer". Real CLIP encoders
-know better, because they have read the web. Ours learn it from the English side of multilingual-e5-small: the projection of
-encoder 2 and (through a head that is thrown away) the mean of the penultimate states are regressed on its sentence vectors.
+know better, because they have read the web. Ours learn it from the English side of multilingual-e5-small: the
+projection of encoder 2 and (through a head that is thrown away) the mean of the penultimate states are regressed on its
+sentence vectors.
 """
 
 import argparse
@@ -26,27 +27,46 @@ def train_tokenizer(texts: list[str], folder: pathlib.Path, pad_token: str) -> C
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # in the order of the code points, as in CLIP
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     size = VOCABULARY - 256 - 2 - len(alphabet)
-    trainer = trainers.BpeTrainer(vocab_size=size + len(alphabet) * 2, initial_alphabet=alphabet,
-                                  end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size + len(alphabet) * 2, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
     tokenizer.train_from_iterator((text.lower() for text in texts), trainer)
-    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]][:VOCABULARY - 514]
+    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]][: VOCABULARY - 514]
     tokens = alphabet + [token + "</w>" for token in alphabet] + ["".join(pair) for pair in merges]
     tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
-    clip = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, pad_token=pad_token,
-                         model_max_length=CONTEXT)
+    clip = CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)}, merges=merges, pad_token=pad_token, model_max_length=CONTEXT
+    )
     clip.save_pretrained(folder)
     return clip
 
 
 def build(vocabulary: int) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
     # eos_token_id 2 selects the rule of SDXL's own encoders: pool where the id is largest.
-    shared = dict(vocab_size=vocabulary, max_position_embeddings=CONTEXT, bos_token_id=0, eos_token_id=2, pad_token_id=1)
-    first = CLIPTextConfig(hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=3,
-                           hidden_act="quick_gelu", projection_dim=96, **shared)
-    second = CLIPTextConfig(hidden_size=160, intermediate_size=640, num_hidden_layers=4, num_attention_heads=5,
-                            hidden_act="gelu", projection_dim=POOLED, **shared)
+    shared = dict(
+        vocab_size=vocabulary, max_position_embeddings=CONTEXT, bos_token_id=0, eos_token_id=2, pad_token_id=1
+    )
+    first = CLIPTextConfig(
+        hidden_size=96,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        hidden_act="quick_gelu",
+        projection_dim=96,
+        **shared,
+    )
+    second = CLIPTextConfig(
+        hidden_size=160,
+        intermediate_size=640,
+        num_hidden_layers=4,
+        num_attention_heads=5,
+        hidden_act="gelu",
+        projection_dim=POOLED,
+        **shared,
+    )
     return CLIPTextModel(first), CLIPTextModelWithProjection(second)
 
 
@@ -57,7 +77,7 @@ def sentence_vectors(texts: list[str]) -> np.ndarray:
     encoder = load_text_encoder(ENCODER, context_length=64)
     pooled = []
     for start in range(0, len(texts), 256):
-        states, mask = encoder.encode(texts[start:start + 256])
+        states, mask = encoder.encode(texts[start : start + 256])
         weights = np.asarray(mask, np.float32)[..., None]
         pooled.append((np.asarray(states) * weights).sum(1) / weights.sum(1))
     return _unit(np.concatenate(pooled) - np.concatenate(pooled).mean(0))
@@ -77,7 +97,7 @@ def targets(emojis: list[corpus.Emoji], cache: pathlib.Path) -> tuple[list[str],
         np.save(cache, sentence_vectors(texts))
     own = np.load(cache)
     concept = own.copy()
-    concept[:len(captions)] = np.repeat(own[len(captions):len(captions) + len(full)], 8, axis=0)
+    concept[: len(captions)] = np.repeat(own[len(captions) : len(captions) + len(full)], 8, axis=0)
     meaning = _unit(own + concept)
     basis = np.linalg.svd(meaning - meaning.mean(0), full_matrices=False)[2][:POOLED]
     return texts, torch.from_numpy(_unit(meaning @ basis.T) * POOLED**0.5)
@@ -103,8 +123,10 @@ def main() -> None:
     folder = args.workdir / "text"
     folder.mkdir(parents=True, exist_ok=True)
     texts, meaning = targets(corpus.load(flags=False), folder / "sentence_vectors.npy")
-    tokenizers = [train_tokenizer(texts, folder / name, pad)
-                  for name, pad in [("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")]]
+    tokenizers = [
+        train_tokenizer(texts, folder / name, pad)
+        for name, pad in [("tokenizer", "<|endoftext|>"), ("tokenizer_2", "!")]
+    ]
     ids = tokenize(tokenizers, texts)
     torch.manual_seed(SEED)
     encoders = build(len(tokenizers[0]))

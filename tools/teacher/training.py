@@ -12,15 +12,27 @@ import torch
 class Run:
     """Optimizer, schedule, log and checkpoint of one stage; `steps` yields the step numbers that are left."""
 
-    def __init__(self, folder: pathlib.Path, modules: dict[str, torch.nn.Module], *, lr: float, steps: int, seed: int,
-                 save_every: int = 250, weight_decay: float = 0.01, warmup: int = 200):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        modules: dict[str, torch.nn.Module],
+        *,
+        lr: float,
+        steps: int,
+        seed: int,
+        save_every: int = 250,
+        weight_decay: float = 0.01,
+        warmup: int = 200,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.log = folder / "state.pt", folder / "log.jsonl"
         self.modules, self.total, self.save_every = modules, steps, save_every
         parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))) + 0.01))
+            self.optimizer,
+            lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))) + 0.01),
+        )
         self.parameters, self.first, self.started = parameters, 0, time.time()
         torch.manual_seed(seed)
         if self.path.exists():
@@ -36,9 +48,13 @@ class Run:
         self.first = saved["step"]
 
     def save(self, step: int) -> None:
-        saved = dict(modules={name: module.state_dict() for name, module in self.modules.items()},
-                     optimizer=self.optimizer.state_dict(), schedule=self.schedule.state_dict(),
-                     rng=torch.get_rng_state(), step=step)
+        saved = dict(
+            modules={name: module.state_dict() for name, module in self.modules.items()},
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            rng=torch.get_rng_state(),
+            step=step,
+        )
         torch.save(saved, self.path.with_suffix(".tmp"))
         os.replace(self.path.with_suffix(".tmp"), self.path)
 
@@ -56,7 +72,11 @@ class Run:
         self.optimizer.step()
         self.schedule.step()
         if (step + 1) % 50 == 0:
-            entry = dict(step=step + 1, seconds=round(time.time() - self.started, 1), loss=loss.item(),
-                         **{name: float(value) for name, value in terms.items()})
+            entry = dict(
+                step=step + 1,
+                seconds=round(time.time() - self.started, 1),
+                loss=loss.item(),
+                **{name: float(value) for name, value in terms.items()},
+            )
             with self.log.open("a") as file:
                 print(json.dumps(entry), file=file)

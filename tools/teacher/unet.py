@@ -15,8 +15,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from tools.teacher import corpus, text, training
 
 STEPS, BATCH, LR, SEED, EMA = 12_000, 64, 8e-4, 0, 0.999
-SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
-                steps_offset=1, clip_sample=False)
+SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
 NAME_SHARE = 0.5  # of the prompts are the bare name
 NO_TEXT, NO_TOKENS, NO_POOLED = 0.1, 0.1, 0.1
 STATE_NOISE = 0.5  # the most, relative to the standard deviation of the states
@@ -54,8 +53,10 @@ def latents(vae: AutoencoderKL, emojis: list[corpus.Emoji]) -> tuple[torch.Tenso
 def text_states(folder: pathlib.Path, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompt embeddings `[N, L, 256]` and pooled embeddings `[N, 256]`."""
     tokenizers = [CLIPTokenizer.from_pretrained(folder / name) for name in ("tokenizer", "tokenizer_2")]
-    encoders = (CLIPTextModel.from_pretrained(folder / "text_encoder").eval(),
-                CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").eval())
+    encoders = (
+        CLIPTextModel.from_pretrained(folder / "text_encoder").eval(),
+        CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").eval(),
+    )
     ids = text.tokenize(tokenizers, captions)
     parts = [text.encode(encoders, part) for part in ids.split(512, dim=1)]
     return torch.cat([tokens for tokens, _ in parts]), torch.cat([pooled for _, pooled in parts])
@@ -83,8 +84,10 @@ class Conditions:
         chance = torch.rand(n)
         no_tokens = chance < NO_TEXT + NO_TOKENS
         no_pooled = (chance < NO_TEXT) | (chance > 1 - NO_POOLED)
-        return (torch.where(no_tokens[:, None, None], self.null_tokens, tokens),
-                torch.where(no_pooled[:, None], self.null_pooled, pooled))
+        return (
+            torch.where(no_tokens[:, None, None], self.null_tokens, tokens),
+            torch.where(no_pooled[:, None], self.null_pooled, pooled),
+        )
 
 
 def main() -> None:
@@ -99,7 +102,7 @@ def main() -> None:
     conditions = Conditions(args.workdir / "text", emojis)
     unet = build().to(args.device)
     average = copy.deepcopy(unet).requires_grad_(False)
-    scheduler = DDPMScheduler(**SCHEDULE)
+    scheduler = DDPMScheduler(**SCHEDULE, clip_sample=False)
     time_ids = torch.tensor([64, 64, 0, 0, 64, 64], dtype=torch.float32, device=args.device).expand(BATCH, 6)
     run = training.Run(args.workdir / "unet", dict(unet=unet, average=average), lr=LR, steps=args.steps, seed=SEED)
     for step in run.steps():
@@ -111,7 +114,9 @@ def main() -> None:
         added = dict(text_embeds=pooled, time_ids=time_ids)
         prediction = unet(sample, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
         run.update(step, (prediction - noise).square().mean())
-        torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - min(EMA, (step + 1) / (step + 10)))
+        torch._foreach_lerp_(
+            list(average.parameters()), list(unet.parameters()), 1 - min(EMA, (step + 1) / (step + 10))
+        )
     average.save_pretrained(args.workdir / "unet" / "model")
 
 

@@ -1,0 +1,110 @@
+"""From a config to the endless, resumable iterator of a run's batches."""
+
+import functools
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from pea_jax.data import (
+    CachedSource,
+    PixelExample,
+    WebDatasetSource,
+    cached_example,
+    make_loader,
+    tokenize_captions,
+    write_cache,
+)
+from pea_jax.data.buckets import group_by_bucket, resize_and_crop
+from pea_jax.distill import cache
+from pea_jax.distill.models import FrozenModels
+from pea_jax.errors import PeaError
+from pea_jax.report import console, track
+
+
+def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """This process's batches, of numpy arrays; has `get_state` and `set_state`.
+
+    With `config.data.cached` moments and text states come from the cache, which is made first if it is not there.
+    """
+    settings = dict(
+        batch_size=config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.data.num_threads,
+    )
+    if config.data.cached:
+        source = cached_source(config, models, pathlib.Path(config.data.cache_dir or workdir / "cache"))
+        return iter(make_loader(source, cached_example, **settings))
+    source, buckets = WebDatasetSource(config.data.train), _buckets(config)
+    example = PixelExample(config.language, buckets, config.data.caption_variants, config.seed)
+    tokenize = functools.partial(tokenize_captions, student=models.student.tokenize, teacher=models.teacher.tokenize)
+    rows = None
+    if len(buckets) > 1:
+        rows = group_by_bucket([source[n].open().size for n in range(len(source))], buckets)
+    return iter(make_loader(source, example, rows_by_bucket=rows, finish=tokenize, **settings))
+
+
+def cached_source(config: ConfigDict, models: FrozenModels, folder: pathlib.Path) -> CachedSource:
+    """The cache of a config's training set.
+
+    Raises:
+      PeaError: the cache in `folder` was made with other models, data or settings.
+    """
+    manifest = _manifest(config, models)
+    if not (folder / "manifest.json").exists():
+        source = WebDatasetSource(config.data.train)
+        console.print(f"{folder}: computing latents and text states of {len(source)} samples, once")
+        _make_cache(config, models, source, folder, manifest)
+    return CachedSource(str(folder), manifest)
+
+
+def _make_cache(
+    config: ConfigDict, models: FrozenModels, source: WebDatasetSource, folder: pathlib.Path, manifest: dict[str, Any]
+) -> None:
+    if len(buckets := _buckets(config)) > 1:
+        raise PeaError("config.data.cached: a cache holds pictures of one bucket; give one or set it to False")
+    bucket, rng = buckets[0], np.random.default_rng(config.seed)
+
+    def read(number: int):
+        sample = source[number]
+        pixels, time_ids = resize_and_crop(sample.rgb(), bucket, rng)
+        return sample, pixels.astype(np.float32) / 127.5 - 1, time_ids
+
+    samples = map(read, track(range(len(source)), "latents and text states"))
+    made = cache.records(
+        models, samples, language=config.language, variants=config.data.caption_variants, seed=config.seed
+    )
+    try:
+        write_cache(str(folder), made, manifest)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _manifest(config: ConfigDict, models: FrozenModels) -> dict[str, Any]:
+    """What the cached numbers depend on."""
+    return dict(
+        train=config.data.train,
+        language=config.language,
+        caption_variants=config.data.caption_variants,
+        buckets=[list(bucket) for bucket in _buckets(config)],
+        seed=config.seed,
+        dtype=config.dtype,
+        text_encoder={**models.student.describe(), "id": config.text_encoder.id},
+        weights=dict(
+            vae=cache.fingerprint(nnx.state(models.vae)),
+            teacher=cache.fingerprint(models.teacher.params),
+            student=cache.fingerprint(models.student.params),
+        ),
+    )
+
+
+def _buckets(config: ConfigDict) -> list[tuple[int, int]]:
+    return [tuple(bucket) for bucket in config.data.buckets]

@@ -1,0 +1,150 @@
+"""Train an adapter.
+
+    python -m pea_jax.train --config configs/ru.py:emoji --workdir runs/ru-emoji
+
+Any field of the config may be overridden: --config.batch_size=8. A work directory that holds a checkpoint is resumed.
+"""
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+from absl import flags
+from flax import nnx
+from ml_collections import ConfigDict, config_flags
+
+from pea_jax import adapter_folder, command
+from pea_jax import mesh as meshes
+from pea_jax.adapter import PEAdapter
+from pea_jax.checkpoint import Checkpoints
+from pea_jax.distill import data, models
+from pea_jax.distill.pictures import Pictures
+from pea_jax.distill.step import TrainState, make_optimizer, make_train_step
+from pea_jax.errors import PeaError
+from pea_jax.report import Report, console
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/ru.py:emoji")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs, pictures and the adapter go")
+
+
+def main() -> None:
+    if CONFIG.value is None or WORKDIR.value is None:
+        raise PeaError("--config and --workdir are both needed, e.g. --config configs/ru.py:emoji --workdir runs/ru")
+    train(CONFIG.value, open_workdir(WORKDIR.value, CONFIG.value))
+
+
+def open_workdir(name: str, config: ConfigDict) -> pathlib.Path:
+    """The work directory, made if needed, with the config in it.
+
+    Raises:
+      PeaError: it cannot be written, or belongs to a run of another configuration.
+    """
+    workdir = pathlib.Path(name)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        saved = workdir / "config.json"
+        current = json.loads(config.to_json())
+        if saved.exists() and (changed := _changed(json.loads(saved.read_text()), current)):
+            raise PeaError(f"{saved}: this run was started with another {', '.join(changed)}; use a new --workdir")
+        saved.write_text(json.dumps(current, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise PeaError(f"--workdir {workdir}: cannot be written ({error.strerror})") from error
+    return workdir
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The fields, dotted, in which two configs differ."""
+    names = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names += _changed(a, b, f"{prefix}{name}.")
+        elif a != b:
+            names.append(prefix + name)
+    return names
+
+
+def train(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Run or resume the training of `config` in `workdir`, up to the exported adapter."""
+    mesh = meshes.make_mesh(**config.mesh)
+    if config.batch_size % mesh.size:
+        raise PeaError(f"config.batch_size={config.batch_size} must be a multiple of the {mesh.size} devices")
+    frozen_models = models.load_models(config, mesh)
+    adapter = models.new_adapter(config, frozen_models)
+    optimizer, schedule = _optimizer(config)
+    state = TrainState.create(nnx.state(adapter), optimizer, jax.random.key(config.seed), ema=bool(config.ema_decay))
+    state = jax.device_put(state, meshes.replicated(mesh))
+    iterator = data.training_iterator(config, frozen_models, workdir)
+    with Checkpoints(
+        workdir / "checkpoints", every=config.checkpoint.every, keep=config.checkpoint.keep
+    ) as checkpoints:
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(state, iterator)
+        first_step = int(state.step)
+        if first_step >= config.num_steps and (workdir / "adapter").is_dir():
+            console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {workdir / 'adapter'}")
+            return
+        if first_step:
+            console.print(f"{workdir}: resuming at step {first_step}")
+        task = models.make_task(config, frozen_models, adapter, mesh)
+        step = jax.jit(make_train_step(task, optimizer, schedule, config.ema_decay), donate_argnums=0)
+        frozen = models.frozen_trees(frozen_models, cached=config.data.cached)
+        pictures = Pictures(config, frozen_models, adapter, mesh, workdir / "samples")
+        export = functools.partial(save_adapter, workdir / "adapter", config, adapter, frozen_models)
+        with Report(workdir, first_step=first_step, num_steps=config.num_steps, batch_size=config.batch_size) as report:
+            state = _loop(config, state, step, frozen, iterator, checkpoints, report, pictures, mesh)
+        export(state)
+    console.print(f"adapter: {workdir / 'adapter'}")
+
+
+def _loop(config, state, step, frozen, iterator, checkpoints, report, pictures, mesh) -> TrainState:
+    """The steps that are left. Metrics are read one step late, so that the device never waits for the host."""
+    first, pending = int(state.step), None
+    if first == 0:
+        pictures.draw(0, state.exported, report)
+    for number in range(first + 1, config.num_steps + 1):
+        state, metrics = step(state, frozen, meshes.put_batch(next(iterator), mesh))
+        _log(report, pending, config)
+        pending = number, metrics
+        report.advance(number)
+        last = number == config.num_steps
+        if last or number % config.checkpoint.every == 0:
+            _log(report, pending, config)  # a state that is not finite is never saved
+            pending = None
+            checkpoints.save(number, state, iterator, force=last)
+        if last or number % config.sample.every == 0:
+            pictures.draw(number, state.exported, report)
+            report.restart_clock(number)
+    return state
+
+
+def _log(report: Report, pending, config: ConfigDict) -> None:
+    """Check one step's metrics, and write them where they are due."""
+    if pending is None:
+        return
+    number, metrics = pending
+    values = {name: float(value) for name, value in metrics.items()}
+    report.check(number, values)
+    if number % config.log_every == 0 or number in (1, config.num_steps):
+        report.metrics(number, values)
+
+
+def _optimizer(config: ConfigDict):
+    settings = dict(config.optimizer)
+    return make_optimizer(**settings, decay_steps=config.num_steps)
+
+
+def save_adapter(
+    folder: pathlib.Path, config: ConfigDict, adapter: PEAdapter, frozen: models.FrozenModels, state
+) -> None:
+    """Write the adapter directory of a training state."""
+    trained = nnx.merge(nnx.graphdef(adapter), jax.device_get(state.exported))
+    description = adapter_folder.describe(config, trained, frozen.student.describe(), int(state.step))
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    trained.save_pretrained(folder, description, adapter_folder.card(description, parameters))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,67 @@
+"""Run by test_step: loss and gradient of the true task on one device and on a mesh of eight.
+
+python -m tests.distill.eight_devices data=2,fsdp=4 FOLDER
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from pea_jax import mesh as meshes
+from pea_jax.adapter import AdapterDims, PEAdapter
+from pea_jax.distill.task import DistillationTask, LossWeights
+from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
+from pea_jax.weights import load_unet
+from tests import tiny_sdxl
+
+
+def main(axes: str, folder: pathlib.Path) -> None:
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    meshes.SMALLEST_SHARDED = 0  # or nothing of a model this small would be
+    mesh = meshes.make_mesh(**{name: int(size) for name, size in (axis.split("=") for axis in axes.split(","))})
+    tiny_sdxl.random_unet(24, 16).save_pretrained(folder / "unet")
+    unet, unet_params = nnx.split(load_unet(folder))
+    adapter, params = nnx.split(PEAdapter(AdapterDims(12, 20, 16, 24), rngs=nnx.Rngs(0)))
+    task = DistillationTask(
+        adapter=adapter,
+        unet=unet,
+        vae=None,
+        student=None,
+        teacher=None,
+        schedule=NoiseSchedule.from_config(SchedulerConfig()),
+        scaling_factor=1.0,
+        weights=LossWeights(),
+    )
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    frozen = dict(unet=unet_params, null_states=normal(1, 5, 12), null_prompt_embeds=normal(1, 5, 24))
+    batch = dict(
+        moments=normal(8, 8, 8, 8),
+        time_ids=normal(8, 6),
+        native=np.arange(8, dtype=np.float32) % 2,
+        states=normal(8, 5, 12),
+        prompt_embeds=normal(8, 5, 24),
+        pooled_prompt_embeds=normal(8, 16),
+    )
+    key = jax.random.key(1)
+    one = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
+    sharded = meshes.shard_frozen(jax.tree.map(jnp.asarray, frozen), mesh)
+    split = any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(sharded["unet"]))
+    assert split == (mesh.shape["fsdp"] > 1), "the frozen UNet is not placed as the mesh says"
+    many_task = dataclasses.replace(task, mesh=mesh)
+    placed = jax.device_put((params, key), meshes.replicated(mesh))
+    many = jax.jit(jax.value_and_grad(many_task.loss, has_aux=True))(
+        placed[0], sharded, meshes.put_batch(batch, mesh), placed[1]
+    )
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(a).max()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], pathlib.Path(sys.argv[2]))

@@ -1,0 +1,92 @@
+"""The step around the loss: what it changes, and that it computes the same on one device and on eight."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from pea_jax.distill.step import TrainState, make_optimizer, make_train_step
+
+SCHEDULE = dict(learning_rate=1e-2, end_learning_rate=1e-3, warmup_steps=2, decay_steps=12)
+
+
+class QuadraticTask:
+    """Stands in for a `DistillationTask`: pulls the parameters to the batch, with noise from the key."""
+
+    def loss(self, params, frozen, batch, key):
+        noise = 0.1 * jax.random.normal(key, params["w"].shape)
+        error = jnp.mean(jnp.square(params["w"] * frozen["scale"] - jnp.mean(batch, axis=0) + noise))
+        return error, dict(output=error)
+
+
+def run(steps: int, state: TrainState | None = None, ema: float = 0.0, **options):
+    optimizer, schedule = make_optimizer(**SCHEDULE, **options)
+    if state is None:
+        state = TrainState.create({"w": jnp.ones(3)}, optimizer, jax.random.key(0), ema=bool(ema))
+    step = jax.jit(make_train_step(QuadraticTask(), optimizer, schedule, ema))
+    history = []
+    for _ in range(steps):
+        state, metrics = step(state, {"scale": jnp.float32(2.0)}, jnp.full((4, 3), 5.0))
+        history.append(metrics)
+    return state, history
+
+
+def test_learning_rate_warms_up_and_decays_to_the_end():
+    _, schedule = make_optimizer(**SCHEDULE)
+    np.testing.assert_allclose(
+        [schedule(i) for i in (0, 1, 2, 7, 12, 50)], [0, 5e-3, 1e-2, 5.5e-3, 1e-3, 1e-3], rtol=1e-5
+    )
+
+
+def test_every_step_draws_other_noise_and_reports_its_terms():
+    _, history = run(2)
+    assert {"loss", "output", "gradient_norm", "learning_rate"} == history[0].keys()
+    assert float(history[0]["learning_rate"]) == 0  # nothing moved between the two
+    assert float(history[0]["loss"]) != float(history[1]["loss"])
+
+
+def test_two_halves_are_bit_equal_to_the_whole():
+    whole, _ = run(6, ema=0.9)
+    half, _ = run(3, ema=0.9)
+    again, _ = run(3, state=half, ema=0.9)
+    for a, b in zip(
+        jax.tree.leaves((whole.params, whole.ema)), jax.tree.leaves((again.params, again.ema)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert int(again.step) == 6
+
+
+def test_update_is_adamw_of_the_clipped_gradient():
+    state, history = run(3, clip_norm=0.5)
+    reference = {"w": jnp.ones(3)}
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(0.5), optax.adamw(make_optimizer(**SCHEDULE)[1], weight_decay=0.0)
+    )
+    opt_state = optimizer.init(reference)
+    for number in range(3):
+        key = jax.random.fold_in(jax.random.key(0), number)
+        loss = lambda p, key=key: QuadraticTask().loss(p, {"scale": 2.0}, jnp.full((4, 3), 5.0), key)[0]  # noqa: E731
+        gradient = jax.grad(loss)(reference)
+        np.testing.assert_allclose(history[number]["gradient_norm"], optax.tree.norm(gradient), rtol=1e-5)
+        updates, opt_state = optimizer.update(gradient, opt_state, reference)
+        reference = optax.apply_updates(reference, updates)
+    np.testing.assert_allclose(state.params["w"], reference["w"], rtol=1e-6)
+
+
+def test_average_follows_and_is_what_is_exported():
+    state, _ = run(5, ema=0.9)
+    assert state.exported is state.ema
+    assert np.all(np.asarray(state.ema["w"]) != np.asarray(state.params["w"]))
+    without, _ = run(5)
+    assert without.ema is None and without.exported is without.params
+
+
+@pytest.mark.parametrize("mesh", ["data=8,fsdp=1", "data=2,fsdp=4"])
+def test_eight_devices_give_the_loss_and_gradient_of_one(mesh, tmp_path):
+    command = [sys.executable, "-m", "tests.distill.eight_devices", mesh, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr

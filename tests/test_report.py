@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+
+from pea_jax.errors import PeaError
+from pea_jax.report import Report
+
+
+def entries(workdir) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_one_line_a_step_with_terms_and_speed(tmp_path):
+    with Report(tmp_path, first_step=0, num_steps=3, batch_size=4) as report:
+        for step in (1, 2, 3):
+            report.advance(step)
+            report.metrics(step, dict(loss=1.0 / step, noise=0.5, learning_rate=1e-3))
+        report.picture("samples", 3, np.zeros((8, 8, 3), np.uint8))
+    lines = entries(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[1]["loss"] == 0.5 and lines[1]["noise"] == 0.5
+    assert "images_per_second" not in lines[0]  # the first step compiles
+    assert lines[2]["images_per_second"] > 0
+    assert "mfu" not in lines[2]  # no peak known
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_mfu_where_the_peak_is_known(tmp_path):
+    with Report(tmp_path, first_step=0, num_steps=2, batch_size=4, flops_per_step=1e6, peak_flops=1e9) as report:
+        report.advance(1)
+        report.advance(2)
+        report.metrics(2, dict(loss=1.0))
+    (line,) = entries(tmp_path)
+    assert line["mfu"] == pytest.approx(line["images_per_second"] / 4 * 1e6 / 1e9, rel=0.05, abs=1e-4)
+
+
+def test_resuming_drops_what_came_after_the_checkpoint_and_half_a_line(tmp_path):
+    with Report(tmp_path, first_step=0, num_steps=9, batch_size=1) as report:
+        for step in (1, 2, 3):
+            report.metrics(step, dict(loss=float(step)))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    with Report(tmp_path, first_step=2, num_steps=9, batch_size=1) as report:
+        report.metrics(3, dict(loss=30.0))
+    assert [(line["step"], line["loss"]) for line in entries(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stops_and_names_step_and_term(tmp_path, value):
+    with (
+        pytest.raises(PeaError, match="step 7: features is not finite"),
+        Report(tmp_path, first_step=0, num_steps=9, batch_size=1) as report,
+    ):
+        report.check(7, dict(loss=1.0, features=value))
+    assert entries(tmp_path) == []
