@@ -1,0 +1,38 @@
+"""A whole set in memory, as evaluation wants it."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from pea_jax.data.webdataset import WebDatasetSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Concept:
+    """A picture and what it is called in each language."""
+
+    key: str
+    family: str
+    names: dict[str, str]
+    keywords: dict[str, list[str]]
+    pixels: np.ndarray  # uint8 [H, W, 3]
+
+
+def read_split(patterns: str | Sequence[str], languages: Sequence[str], cache_dir: str | None = None) -> list[Concept]:
+    """Every sample of a small set, decoded, in the order of the shards.
+
+    Raises:
+      PeaError: a shard cannot be read (see `WebDatasetSource`), or a sample has no caption in one of the languages.
+    """
+    source = WebDatasetSource(patterns, cache_dir)
+    return [
+        Concept(
+            key=sample.key,
+            family=sample.family,
+            names={language: sample.caption(language) for language in languages},
+            keywords={language: sample.keywords(language) for language in languages},
+            pixels=sample.pixels(),
+        )
+        for sample in map(source.__getitem__, range(len(source)))
+    ]

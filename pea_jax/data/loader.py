@@ -1,0 +1,128 @@
+"""From a data source to batches: shuffled, divided between the hosts, resumable at any step."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from pea_jax.data.buckets import Size, nearest_bucket, resize_and_crop
+from pea_jax.data.captions import parallel_captions
+from pea_jax.data.samples import Sample
+from pea_jax.errors import PeaError
+
+Example = dict[str, Any]
+Tokenize = Callable[[list[str]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelExample:
+    """A `Sample` to what one training step needs of it, with one of its captions drawn.
+
+    Gives "pixels" float32 [H, W, 3] in [-1, 1], "time_ids" float32 [6] (see `resize_and_crop`), "native" float32 []
+    (1: native, 0: parallel pair), and the texts "caption" and "caption_en". `seed` is the one of `caption_variants`.
+    """
+
+    language: str
+    buckets: Sequence[Size]
+    variants: int = 1
+    seed: int = 0
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Example:
+        captions, english = parallel_captions(sample, self.language, count=self.variants, seed=self.seed)
+        variant = rng.integers(self.variants)
+        image = sample.rgb()
+        pixels, time_ids = resize_and_crop(image, nearest_bucket(image.size, self.buckets), rng)
+        return {
+            "pixels": pixels.astype(np.float32) / 127.5 - 1,
+            "time_ids": time_ids,
+            "native": np.float32(sample.native),
+            "caption": captions[variant],
+            "caption_en": english[variant],
+        }
+
+
+def cached_example(record: Mapping[str, np.ndarray], rng: np.random.Generator) -> Example:
+    """A record of `CachedSource` with one of its V captions drawn; the same one that `PixelExample` draws."""
+    variant = rng.integers(len(record["states"]))
+    drawn = {name: record[name][variant] for name in ("states", "prompt_embeds", "pooled_prompt_embeds")}
+    return {**record, **drawn}
+
+
+def tokenize_captions(batch: Example, student: Tokenize, teacher: Tokenize) -> Example:
+    """Replaces the texts "caption" and "caption_en" of a batch by "student_tokens" and "teacher_tokens"."""
+    batch = dict(batch)
+    batch["student_tokens"] = student(batch.pop("caption").tolist())
+    batch["teacher_tokens"] = teacher(batch.pop("caption_en").tolist())
+    return batch
+
+
+def make_loader(
+    source: Sequence[Any],
+    example: Callable[[Any, np.random.Generator], Example],
+    *,
+    batch_size: int,
+    seed: int,
+    rows_by_bucket: Mapping[Any, Sequence[int]] | None = None,
+    finish: Callable[[Example], Example] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 8,
+    prefetch: int = 16,
+) -> grain.IterDataset:
+    """This host's share of an endless stream of batches, the same for the same seed.
+
+    Every epoch has another order. The order and what `example` draws depend on no number of hosts: together the hosts
+    see at step t the samples that one host alone would see. `iter(loader)` has `get_state` and `set_state`.
+
+    Args:
+      source: what `example` takes, by number.
+      example: one record and a random generator to a dict of arrays.
+      batch_size: over all hosts.
+      rows_by_bucket: rows of the source whose examples have one shape; every batch is of one bucket, the same on all
+        hosts, and buckets come as often as their rows suggest. Without it all rows are of one shape.
+      finish: applied to each batch, e.g. to tokenize it.
+      prefetch: batches held ready.
+
+    Raises:
+      PeaError: the hosts cannot share `batch_size` evenly, or a bucket cannot fill one batch.
+    """
+    if batch_size % process_count:
+        raise PeaError(f"batch_size {batch_size}: not a multiple of the {process_count} processes")
+    groups = {"the data": range(len(source))} if rows_by_bucket is None else dict(sorted(rows_by_bucket.items()))
+    share = slice(process_index, None, process_count)
+    streams = [
+        _stream(bucket, _Rows(source, rows), example, batch_size, seed + number, share)
+        for number, (bucket, rows) in enumerate(groups.items())
+    ]
+    weights = [len(rows) // batch_size for rows in groups.values()]
+    batches = grain.MapDataset.mix(streams, weights=weights) if len(streams) > 1 else streams[0]
+    batches = batches.map(finish) if finish else batches
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch))
+
+
+def _stream(
+    bucket: Any, rows: "_Rows", example: Callable, batch_size: int, seed: int, share: slice
+) -> grain.MapDataset:
+    used = len(rows) // batch_size * batch_size  # as many on every host, else their epochs drift apart
+    if not used:
+        raise PeaError(f"{bucket}: {len(rows)} samples are less than one batch of {batch_size}; lower batch_size")
+    dataset = grain.MapDataset.source(rows).seed(seed).shuffle()
+    # Drawn before the hosts divide the stream, so that what is drawn for a sample is the same on any number of hosts.
+    mine = dataset.random_map(example)[:used][share]
+    return mine.batch(len(range(batch_size)[share]), drop_remainder=True).repeat()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Some rows of a source."""
+
+    source: Sequence[Any]
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.source[int(self.rows[number])]

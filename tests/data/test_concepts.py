@@ -1,0 +1,20 @@
+import numpy as np
+import pytest
+
+from pea_jax.data import read_split
+from pea_jax.errors import PeaError
+
+
+def test_read_split(shard):
+    concepts = read_split(shard, ["en", "ru"])
+    assert [concept.key for concept in concepts] == [f"{number:03d}" for number in range(23)]
+    last = concepts[22]
+    assert last.names == {"en": "apple 22", "ru": "яблоко 22"}
+    assert last.keywords == {"en": [], "ru": ["плод"]}
+    assert last.family == "022"
+    np.testing.assert_array_equal(last.pixels, np.broadcast_to(np.uint8([22, 0, 0]), (8, 8, 3)))
+
+
+def test_missing_language(shard):
+    with pytest.raises(PeaError, match=r"a-000\.tar: sample 000: no text in field caption_it"):
+        read_split(shard, ["en", "it"])

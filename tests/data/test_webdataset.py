@@ -1,0 +1,130 @@
+import os
+import pathlib
+import pickle
+
+import numpy as np
+import pytest
+
+from pea_jax.data import WebDatasetSource
+from pea_jax.data.webdataset import expand_braces, find_shards
+from pea_jax.errors import PeaError
+
+EMOJI = pathlib.Path(__file__).resolve().parents[2] / "assets" / "emoji"
+LANGUAGES = ("en", "ru", "zh", "ja", "ko", "it", "tr", "vi", "de", "uk")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
+        ("{cat,dog}.tar", ["cat.tar", "dog.tar"]),
+        ("{a,b}-{0..1}.tar", ["a-0.tar", "a-1.tar", "b-0.tar", "b-1.tar"]),
+        ("a-{000000..000000}.tar", ["a-000000.tar"]),
+    ],
+)
+def test_expand_braces(pattern, names):
+    assert expand_braces(pattern) == names
+
+
+def test_missing_shard_names_the_pattern_and_what_exists(write_shard, shard, tmp_path):
+    write_shard("a-001.tar", {})
+    pattern = str(tmp_path / "a-{000..002}.tar")
+    with pytest.raises(PeaError) as error:
+        find_shards(pattern)
+    assert str(error.value) == (
+        f"{tmp_path}/a-002.tar: no such shard (of {pattern!r}); in its folder: a-000.tar, a-001.tar"
+    )
+    with pytest.raises(PeaError, match="no such shard .*; in its folder: none"):
+        find_shards("/nowhere/a.tar")
+    with pytest.raises(PeaError, match="no shards given"):
+        WebDatasetSource("")
+
+
+def test_samples_of_several_sets(write_shard, shard, make_sample, tmp_path):
+    write_shard("b-0.tar", {"x": make_sample(200)})
+    write_shard("b-1.tar", {})
+    write_shard("b-2.tar", {"ключ": make_sample(201), "z": make_sample(202)})
+    source = WebDatasetSource([str(tmp_path / "a-{000..000}.tar"), str(tmp_path / "b-{0..2}.tar")])
+    assert len(source) == 26
+    keys = [f"{number:03d}" for number in range(23)] + ["x", "ключ", "z"]
+    assert [source.key(number) for number in range(26)] == keys
+    for number, red in [(0, 0), (22, 22), (23, 200), (24, 201), (25, 202), (-1, 202)]:
+        sample = source[number]
+        assert (sample.key, sample.caption("ru")) == (keys[number], f"яблоко {red}")
+        assert sample.pixels()[0, 0].tolist() == [red, 0, 0]
+    assert source[24].shard == str(tmp_path / "b-2.tar")
+    with pytest.raises(IndexError):
+        source[26]
+
+
+def test_patterns_may_stand_in_one_string(write_shard, shard, make_sample, tmp_path):
+    write_shard("b.tar", {"x": make_sample(1)})
+    assert len(WebDatasetSource(f"{shard} {tmp_path}/b.tar")) == 24
+
+
+def test_workers_may_have_a_copy(shard):
+    copy = pickle.loads(pickle.dumps(WebDatasetSource(shard)))
+    assert copy[5].caption("ru") == "яблоко 5"
+
+
+@pytest.mark.parametrize(("member", "what"), [("png", r"\.png or \.jpg or \.jpeg or \.webp"), ("json", r"\.json")])
+def test_sample_without_image_or_record(write_shard, make_sample, member, what):
+    samples = {key: make_sample(1) for key in ("a", "b", "c")}
+    del samples["b"][member]
+    with pytest.raises(PeaError, match=rf"a\.tar: sample b has no {what} \(1 such samples\)"):
+        WebDatasetSource(write_shard("a.tar", samples))
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b"\xff\xfe", b'"text"'])
+def test_record_that_is_no_json_object(write_shard, make_sample, record):
+    source = WebDatasetSource(write_shard("a.tar", {"a": make_sample(1), "b": make_sample(2) | {"json": record}}))
+    assert source[0].caption("ru") == "яблоко 1"
+    with pytest.raises(PeaError, match=r"a\.tar: sample b: the record is not "):
+        source[1]
+
+
+def test_shard_cut_after_it_was_indexed(shard):
+    source = WebDatasetSource(shard)
+    os.truncate(shard, 3000)
+    with pytest.raises(PeaError, match=r"a-000\.tar: truncated at byte 3000 since the run began"):
+        [source[number] for number in range(23)]
+
+
+def test_memory_a_sample(write_shard):
+    """Arrays, and no Python object a sample."""
+    samples = {f"{number:09d}": {"png": b"", "json": b""} for number in range(300)}
+    source = WebDatasetSource(write_shard("a.tar", samples))
+    arrays = [value for value in vars(source).values() if isinstance(value, np.ndarray)]
+    assert sum(array.nbytes for array in arrays) <= 64 * 300
+    assert all(len(value) == 1 for value in vars(source).values() if not isinstance(value, np.ndarray))
+
+
+@pytest.fixture
+def emoji(tmp_path):
+    """A folder with links to the shards, so that their indices are not left among the assets."""
+    for shard in EMOJI.glob("*.tar"):
+        (tmp_path / shard.name).symlink_to(shard)
+    return tmp_path
+
+
+def test_embedded_corpus(emoji):
+    sets = {"emoji-train-{00000..00001}": 1450, "emoji-val-00000": 156, "flags-train-00000": 252, "flags-val-00000": 18}
+    keys, families = set(), {"train": set(), "val": set()}
+    for name, count in sets.items():
+        source = WebDatasetSource(str(emoji / f"{name}.tar"))
+        assert len(source) == count
+        for number in range(count):
+            sample = source[number]
+            assert all(sample.caption(language) and sample.keywords(language) for language in LANGUAGES)
+            keys.add(sample.key)
+            families[sample.record["split"]].add(sample.family)
+    assert len(keys) == 1876
+    assert len(families["train"] | families["val"]) == 1700 and not families["train"] & families["val"]
+
+
+def test_embedded_pictures(emoji):
+    source = WebDatasetSource(str(emoji / "emoji-val-00000.tar"))
+    pixels = np.stack([source[number].pixels() for number in range(0, 156, 10)])
+    assert pixels.shape == (16, 64, 64, 3)
+    assert (pixels[:, 0, 0] == 255).all(axis=-1).mean() > 0.8  # on white
