@@ -1,7 +1,9 @@
 """How a PyTorch module becomes the oracle of one of ours."""
 
+import functools
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 import torch
 from flax import nnx
@@ -10,6 +12,9 @@ from pea_jax.weights import fill
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 Model = TypeVar("Model", bound=nnx.Module)
+
+# Toy models take longer to compile than to run.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def randomised(module: Module, seed: int = 0) -> Module:

@@ -15,7 +15,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.weights import load_unet
 from pea_jax.weights.torch_names import torch_axes, torch_name
-from tests.torch_oracle import nchw, nhwc, normal, randomised, relative_error
+from tests.torch_oracle import nchw, nhwc, normal, quick_jit, randomised, relative_error
 
 SDXL = dict(
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -150,7 +150,7 @@ def test_prediction_features_and_gradients(pair):
     weight = normal(*nhwc(prediction).shape, seed=3)
     (prediction * nchw(weight)).sum().backward()
 
-    @jax.jit
+    @quick_jit
     def run(learned, fixed):
         def scalar(learned):
             prediction, features = unet(**learned, **fixed)
@@ -169,31 +169,23 @@ def test_prediction_features_and_gradients(pair):
 
 
 @pytest.mark.parametrize("pair", ["odd"], indirect=True)
-def test_masked_tokens(pair):
-    name, oracle, unet = pair
-    arrays = inputs(name)
-    mask = np.ones(arrays["prompt_embeds"].shape[:2], np.int32)
-    mask[0, -2:] = 0
-    prediction, *_ = call_torch(oracle, arrays, encoder_attention_mask=torch.from_numpy(mask))
-    ours, _ = jax.jit(unet)(**arrays, encoder_attention_mask=mask)
-    assert relative_error(ours, nhwc(prediction)) <= 1e-4
-
-
-@pytest.mark.parametrize("pair", ["odd"], indirect=True)
-def test_controlnet_residuals(pair):
+def test_masked_tokens_and_controlnet_residuals(pair):
     name, oracle, unet = pair
     arrays = inputs(name)
     _, features, skips, _ = call_torch(oracle, arrays)
+    mask = np.ones(arrays["prompt_embeds"].shape[:2], np.int32)
+    mask[0, -2:] = 0
     down = [normal(*nhwc(skip).shape, seed=i) for i, skip in enumerate(skips)]
     mid = normal(*features["mid"].shape, seed=99)
     prediction, features, *_ = call_torch(
         oracle,
         arrays,
+        encoder_attention_mask=torch.from_numpy(mask),
         down_block_additional_residuals=[nchw(x) for x in down],
         mid_block_additional_residual=nchw(mid),
     )
-    ours, our_features = jax.jit(unet)(
-        **arrays, down_block_additional_residuals=down, mid_block_additional_residual=mid
+    ours, our_features = quick_jit(unet)(
+        **arrays, encoder_attention_mask=mask, down_block_additional_residuals=down, mid_block_additional_residual=mid
     )
     assert relative_error(ours, nhwc(prediction)) <= 1e-4
     for key, feature in features.items():
