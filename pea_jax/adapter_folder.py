@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from pea_jax import __version__
 from pea_jax.adapter import PEAdapter
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
@@ -48,7 +49,7 @@ def describe(config: ConfigDict, adapter: PEAdapter, encoder: dict[str, Any], st
       encoder: `TextEncoder.describe()`.
       step: how many steps it was trained for.
     """
-    versions = {name: importlib.metadata.version(name) for name in ("pea_jax", *PACKAGES)}
+    versions = dict(pea_jax=__version__) | {name: importlib.metadata.version(name) for name in PACKAGES}
     return dict(
         system="pea",
         language=config.language,

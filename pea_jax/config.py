@@ -48,6 +48,7 @@ def base(language: str) -> ConfigDict:
             mesh=dict(data=-1, fsdp=1),  # -1: what is there
             checkpoint=dict(every=1000, keep=3),
             log_every=50,
+            picture_size=(1024, 1024),  # (width, height) of what samples, evaluation and generation draw
             sample=dict(every=1000, count=8, steps=25, guidance_scale=7.5, seed=0),
             evaluation=dict(steps=25, guidance_scale=7.5, seed=0, batch_size=64, seen=0),  # seen: 0 is all of them
         )
@@ -65,6 +66,7 @@ def emoji(language: str) -> ConfigDict:
     config.data.caption_variants = 3
     config.data.buckets = ((64, 64),)
     config.data.cached = True
+    config.picture_size = (64, 64)
     config.noise_offset = 0.0
     config.optimizer.learning_rate = 1e-3
     config.optimizer.end_learning_rate = 1e-5

@@ -1,7 +1,6 @@
 """From a config to the frozen models, a new adapter and the task that binds them."""
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,7 @@ from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.text.conditioner import StableDiffusionXLConditioner
 from pea_jax.text.encoders import TextEncoder, load_text_encoder
 from pea_jax.weights import load_unet, load_vae
-
-PROJECT = pathlib.Path(__file__).resolve().parents[2]
+from pea_jax.weights.locations import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,18 +30,6 @@ class FrozenModels:
     teacher: StableDiffusionXLConditioner
     student: TextEncoder
     scheduler: SchedulerConfig
-
-
-def locate(name: str) -> pathlib.Path:
-    """A model folder as the user wrote it, or within the project's own tree (`assets/...`).
-
-    Raises:
-      PeaError: it is in neither place.
-    """
-    for path in (pathlib.Path(name).expanduser(), PROJECT / name):
-        if name and path.is_dir():
-            return path
-    raise PeaError(f"{name!r}: no such model folder; give the path of a folder in diffusers or transformers layout")
 
 
 def load_models(config: ConfigDict, mesh: Mesh) -> FrozenModels:

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ import numpy as np
 from flax import nnx
 
 from pea_jax import mesh as meshes
+from pea_jax.adapter import PEAdapter
+from pea_jax.adapter import read_config as read_adapter_config
 from pea_jax.errors import PeaError
 from pea_jax.text.chunks import ChunkedEncoder
-from pea_jax.text.encoders import TextEncoder
+from pea_jax.text.encoders import TextEncoder, load_text_encoder
 from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
+from pea_jax.weights.locations import locate
 from pea_jax.weights.transformers import load_clip_text
-
-if TYPE_CHECKING:
-    from pea_jax.adapter import PEAdapter
 
 Tokens = Mapping[str, Any]
 
@@ -127,12 +127,31 @@ class StableDiffusionXLConditioner(Conditioner):
 class AdapterConditioner(Conditioner):
     """A frozen text encoder with an adapter behind it; `params` is `(encoder_params, adapter_params)`."""
 
-    def __init__(self, text_encoder: TextEncoder, adapter: "PEAdapter"):
+    def __init__(self, text_encoder: TextEncoder, adapter: PEAdapter):
         self.text_encoder, mesh = text_encoder, text_encoder.mesh
         self._graphdef, adapter_params = nnx.split(adapter)
         if mesh is not None:
             adapter_params = jax.device_put(adapter_params, meshes.replicated(mesh))
         super().__init__((text_encoder.params, adapter_params), mesh)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | pathlib.Path,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> "AdapterConditioner":
+        """From an adapter directory, whose config.json names the text encoder and how it is called.
+
+        Raises:
+          PeaError: the directory or the encoder is missing, broken, or does not say what is needed.
+        """
+        rule = read_adapter_config(folder).get("text_encoder")
+        if not isinstance(rule, dict) or "id" not in rule:
+            raise PeaError(f"{pathlib.Path(folder) / 'config.json'}: does not name its text_encoder")
+        wanted = {name: rule[name] for name in ("context_length", "prefix", "hidden_state") if name in rule}
+        text_encoder = load_text_encoder(locate(rule["id"]), **wanted, dtype=dtype, mesh=mesh)
+        return cls(text_encoder, PEAdapter.from_pretrained(folder))
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """`input_ids` and `attention_mask` of the text encoder."""

@@ -1,0 +1,60 @@
+"""The pictures of a run: same prompts, same noise, from the teacher, the untrained and the trained adapter."""
+
+import pathlib
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from pea_jax.adapter import PEAdapter
+from pea_jax.data import Concept, read_split
+from pea_jax.distill.models import FrozenModels
+from pea_jax.grids import save_grid
+from pea_jax.report import Report
+from pea_jax.sampling.pipeline import Sampling, TextToImage
+from pea_jax.text.conditioner import AdapterConditioner, Conditioning
+
+
+class Pictures:
+    """Draws `samples/step_N.png`: a row a prompt; half of the prompts from training, half held out."""
+
+    def __init__(self, config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh: Mesh, folder: pathlib.Path):
+        settings = dict(config.sample)
+        del settings["every"]
+        self._sampling = Sampling(batch_size=settings.pop("count"), **settings)
+        self._folder, self._size = folder, config.picture_size
+        self._pipeline = TextToImage(models.unet, models.vae, models.scheduler, mesh)
+        concepts = _prompts(config)
+        self._native = [concept.names[config.language] for concept in concepts]
+        english = [concept.names["en"] for concept in concepts]
+        self._conditioner = AdapterConditioner(models.student, adapter)
+        self._states, _ = models.student.encode([*self._native, ""])
+        self._teacher = self._draw(models.teacher.encode([*english, ""]))
+        self._start = self._student(self._conditioner.params[1])
+        self._labels = [f"{a}\n{b}" for a, b in zip(self._native, english, strict=True)]
+
+    def draw(self, step: int, params, report: Report) -> None:
+        """One grid, on disk and in TensorBoard."""
+        columns = [self._teacher, self._start, self._student(params)]
+        titles = ["English teacher", "student, step 0", f"student, step {step}"]
+        rows = list(zip(*columns, strict=True))
+        grid = save_grid(self._folder / f"step_{step}.png", rows, column_titles=titles, row_labels=self._labels)
+        report.picture("samples", step, grid)
+
+    def _student(self, params) -> np.ndarray:
+        return self._draw(self._conditioner.from_states(params, self._states))
+
+    def _draw(self, conditioning: Conditioning) -> np.ndarray:
+        """Pictures `[N, H, W, 3]` for N prompts followed by the empty one."""
+        prompts = jax.tree.map(lambda x: x[:-1], conditioning)
+        negative = jax.tree.map(lambda x: x[-1:], conditioning)
+        width, height = self._size
+        return self._pipeline.generate(prompts, negative, self._sampling, height=height, width=width)
+
+
+def _prompts(config: ConfigDict) -> list[Concept]:
+    languages, half = (config.language, "en"), config.sample.count // 2
+    validation = read_split(config.data.validation, languages) if config.data.validation else []
+    held_out = validation[:half]
+    return read_split(config.data.train, languages)[: config.sample.count - len(held_out)] + held_out
