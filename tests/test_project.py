@@ -1,0 +1,93 @@
+"""The project's own files agree with one another and carry nothing of the machine they were written on."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import tomllib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:work|root|home|Users|tmp|opt|mnt)/\w")
+REGISTRY_HOST = re.compile(
+    r"\b(?:pypi\.org|pythonhosted\.org|pypi\.python\.org|registry\.npmjs\.org|npmjs\.com|registry\.yarnpkg\.com"
+    r"|deb\.debian\.org|security\.debian\.org|proxy\.golang\.org|crates\.io|conda\.anaconda\.org)\b"
+)
+
+# The exception class itself; every other module goes tested.
+WITHOUT_A_TEST_FILE = {"pea_jax/errors.py"}
+
+
+def tracked_files() -> list[pathlib.Path]:
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).exists()]
+
+
+def text_of(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""  # a picture, an archive, weights
+
+
+@pytest.mark.parametrize("pattern", [MACHINE_PATH, REGISTRY_HOST], ids=["machine path", "registry host"])
+def test_tracked_files_name_no(pattern: re.Pattern):
+    hits = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+        for path in tracked_files()
+        for number, line in enumerate(text_of(path).splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not hits, "\n".join(hits)
+
+
+def test_every_module_has_a_test_file():
+    modules = [path.relative_to(ROOT) for path in (ROOT / "pea_jax").rglob("*.py") if path.name != "__init__.py"]
+    lacking = {
+        str(module)
+        for module in modules
+        if not (ROOT / "tests" / module.relative_to("pea_jax").with_name(f"test_{module.name}")).exists()
+    }
+    assert lacking == WITHOUT_A_TEST_FILE
+
+
+def commands(document: pathlib.Path) -> list[list[str]]:
+    """The shell commands in the indented or fenced blocks of a Markdown file, one list of words each."""
+    lines = re.findall(r"^\s*(?:\$ )?((?:make|python|\.venv/bin/python|git|pip) .*)$", document.read_text(), re.M)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_the_readme_starts_with_the_two_commands():
+    made = [words for words in commands(ROOT / "README.md") if words[0] == "make"]
+    assert made[:2] == [["make", "demo"], ["make", "test"]]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documented_commands_exist(document: pathlib.Path):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for words in commands(document):
+        if words[0] == "make":
+            assert set(words[1:]) <= targets, words
+        if "-m" in words and words[2].startswith("pea_jax."):
+            source = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text()
+            unknown = [word for word in words if word.startswith("--") and word[2:].split(".")[0] not in source]
+            assert not unknown, f"{words}: {unknown}"
+        if "--config" in words:
+            assert (ROOT / words[words.index("--config") + 1].split(":")[0]).exists(), words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(document: pathlib.Path):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
+    assert not [link for link in links if not (document.parent / link).exists()]
+
+
+def test_every_dependency_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    names = {re.match(r"[\w-]+", requirement)[0].replace("-", "_").lower() for requirement in requirements}
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.M)
+    assert names - {"pea_jax"} <= {name.replace("-", "_").lower() for name in pins}
