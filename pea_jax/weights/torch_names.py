@@ -31,8 +31,11 @@ KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}
 class StoredArray(Protocol):
     """What a tensor must offer: a NumPy array does, and so does one that is still in its file."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray: ...
 
