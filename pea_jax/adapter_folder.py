@@ -2,12 +2,16 @@
 
 import importlib.metadata
 import json
+import pathlib
 from typing import Any
 
+import jax
+from flax import nnx
 from ml_collections import ConfigDict
 
 from pea_jax import __version__
 from pea_jax.adapter import PEAdapter
+from pea_jax.text.encoders import TextEncoder
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 
@@ -40,15 +44,23 @@ tags:
 """
 
 
-def describe(config: ConfigDict, adapter: PEAdapter, encoder: dict[str, Any], step: int) -> dict[str, Any]:
-    """`config.json` of an adapter: all that is needed to use it, and what it was trained with.
+def save(folder: pathlib.Path, config: ConfigDict, adapter: PEAdapter, encoder: TextEncoder, step: int) -> None:
+    """Write the adapter directory: weights, config.json and model card.
 
     Args:
+      folder: is replaced if it exists.
       config: of the training run.
       adapter: the adapter.
-      encoder: `TextEncoder.describe()`.
+      encoder: the text encoder that it was trained behind.
       step: how many steps it was trained for.
     """
+    description = describe(config, adapter, encoder.describe(), step)
+    parameters = sum(x.size for x in jax.tree.leaves(nnx.state(adapter)))
+    adapter.save_pretrained(folder, description, card(description, parameters))
+
+
+def describe(config: ConfigDict, adapter: PEAdapter, encoder: dict[str, Any], step: int) -> dict[str, Any]:
+    """`config.json` of an adapter: all that is needed to use it, and what it was trained with."""
     versions = dict(pea_jax=__version__) | {name: importlib.metadata.version(name) for name in PACKAGES}
     return dict(
         system="pea",

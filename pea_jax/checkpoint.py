@@ -41,19 +41,34 @@ class Checkpoints:
             return
         self._checkpointer.save_checkpointables_async(step, dict(state=state, data=iterator), force=force)
 
-    def restore(self, state: Any, iterator: Any) -> Any:
-        """The latest state, shaped and placed like `state`; `iterator` is set to go on where it was.
+    def restore(self, state: Any, iterator: Any = None, step: int | None = None) -> Any:
+        """A saved state, shaped and placed like `state`; `iterator`, if given, is set to go on where it was.
+
+        Args:
+          state: with arrays of the right shapes, types and placement; its values are not used.
+          iterator: a `grain` iterator over the same data.
+          step: by default the latest.
 
         Raises:
-          PeaError: the checkpoint does not fit `state`: another configuration, or damaged files.
+          PeaError: there is no such checkpoint, or it does not fit `state`: another configuration, or damaged files.
         """
+        steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        step = max(steps, default=None) if step is None else step
+        if step not in steps:
+            raise PeaError(
+                f"{self._folder}: no checkpoint{_of(step)}; there are {', '.join(map(str, steps)) or 'none'}"
+            )
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-        step = self.latest_step
+        wanted = dict(state=abstract) if iterator is None else dict(state=abstract, data=iterator)
         try:
-            return self._checkpointer.load_checkpointables(step, dict(state=abstract, data=iterator))["state"]
+            return self._checkpointer.load_checkpointables(step, wanted)["state"]
         except Exception as error:  # orbax raises many types; every one of them must stop the run
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise PeaError(
                 f"{self._folder}/{step}: this checkpoint cannot be restored ({first}); "
                 "was it written with another configuration? Use another --workdir or remove this one"
             ) from error
+
+
+def _of(step: int | None) -> str:
+    return "" if step is None else f" of step {step}"

@@ -5,7 +5,6 @@
 Any field of the config may be overridden: --config.batch_size=8. A work directory that holds a checkpoint is resumed.
 """
 
-import functools
 import json
 import pathlib
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 from absl import flags
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from pea_jax import adapter_folder, command
@@ -21,7 +21,7 @@ from pea_jax.adapter import PEAdapter
 from pea_jax.checkpoint import Checkpoints
 from pea_jax.distill import data, models
 from pea_jax.distill.pictures import Pictures
-from pea_jax.distill.step import TrainState, make_optimizer, make_train_step
+from pea_jax.distill.step import TrainState, make_train_step
 from pea_jax.errors import PeaError
 from pea_jax.report import Report, console
 
@@ -71,79 +71,70 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     mesh = meshes.make_mesh(**config.mesh)
     if config.batch_size % mesh.size:
         raise PeaError(f"config.batch_size={config.batch_size} must be a multiple of the {mesh.size} devices")
-    frozen_models = models.load_models(config, mesh)
-    adapter = models.new_adapter(config, frozen_models)
-    optimizer, schedule = _optimizer(config)
-    state = TrainState.create(nnx.state(adapter), optimizer, jax.random.key(config.seed), ema=bool(config.ema_decay))
-    state = jax.device_put(state, meshes.replicated(mesh))
-    iterator = data.training_iterator(config, frozen_models, workdir)
-    with Checkpoints(
-        workdir / "checkpoints", every=config.checkpoint.every, keep=config.checkpoint.keep
-    ) as checkpoints:
+    folder, saving = workdir / "adapter", config.checkpoint
+    with Checkpoints(workdir / "checkpoints", every=saving.every, keep=saving.keep) as checkpoints:
+        if checkpoints.latest_step == config.num_steps and folder.is_dir():
+            console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {folder}")
+            return
+        frozen_models = models.load_models(config, mesh)
+        adapter = models.new_adapter(config, frozen_models)
+        state = models.new_state(config, adapter, mesh)
+        iterator = data.training_iterator(config, frozen_models, workdir)
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(state, iterator)
-        first_step = int(state.step)
-        if first_step >= config.num_steps and (workdir / "adapter").is_dir():
-            console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {workdir / 'adapter'}")
-            return
-        if first_step:
-            console.print(f"{workdir}: resuming at step {first_step}")
-        task = models.make_task(config, frozen_models, adapter, mesh)
-        step = jax.jit(make_train_step(task, optimizer, schedule, config.ema_decay), donate_argnums=0)
-        frozen = models.frozen_trees(frozen_models, cached=config.data.cached)
+            console.print(f"{workdir}: resuming at step {int(state.step)}")
         pictures = Pictures(config, frozen_models, adapter, mesh, workdir / "samples")
-        export = functools.partial(save_adapter, workdir / "adapter", config, adapter, frozen_models)
-        with Report(workdir, first_step=first_step, num_steps=config.num_steps, batch_size=config.batch_size) as report:
-            state = _loop(config, state, step, frozen, iterator, checkpoints, report, pictures, mesh)
-        export(state)
-    console.print(f"adapter: {workdir / 'adapter'}")
+        run = Run(config, frozen_models, adapter, mesh)
+        with Report(
+            workdir, first_step=int(state.step), num_steps=config.num_steps, batch_size=config.batch_size
+        ) as report:
+            state = run.to_the_end(state, iterator, checkpoints, report, pictures)
+    nnx.update(adapter, state.exported)
+    adapter_folder.save(folder, config, adapter, frozen_models.student, int(state.step))
+    console.print(f"adapter: {folder}")
 
 
-def _loop(config, state, step, frozen, iterator, checkpoints, report, pictures, mesh) -> TrainState:
-    """The steps that are left. Metrics are read one step late, so that the device never waits for the host."""
-    first, pending = int(state.step), None
-    if first == 0:
-        pictures.draw(0, state.exported, report)
-    for number in range(first + 1, config.num_steps + 1):
-        state, metrics = step(state, frozen, meshes.put_batch(next(iterator), mesh))
-        _log(report, pending, config)
-        pending = number, metrics
-        report.advance(number)
-        last = number == config.num_steps
-        if last or number % config.checkpoint.every == 0:
-            _log(report, pending, config)  # a state that is not finite is never saved
-            pending = None
-            checkpoints.save(number, state, iterator, force=last)
-        if last or number % config.sample.every == 0:
-            pictures.draw(number, state.exported, report)
-            report.restart_clock(number)
-    return state
+class Run:
+    """The compiled step of a config with its frozen arguments."""
 
+    def __init__(self, config: ConfigDict, frozen_models: models.FrozenModels, adapter: PEAdapter, mesh: Mesh):
+        self._config, self._mesh = config, mesh
+        task = models.make_task(config, frozen_models, adapter, mesh)
+        step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay)
+        self._step = jax.jit(step, donate_argnums=0)
+        self._frozen = models.frozen_trees(frozen_models, cached=config.data.cached)
 
-def _log(report: Report, pending, config: ConfigDict) -> None:
-    """Check one step's metrics, and write them where they are due."""
-    if pending is None:
-        return
-    number, metrics = pending
-    values = {name: float(value) for name, value in metrics.items()}
-    report.check(number, values)
-    if number % config.log_every == 0 or number in (1, config.num_steps):
-        report.metrics(number, values)
+    def to_the_end(
+        self, state: TrainState, iterator, checkpoints: Checkpoints, report: Report, pictures: Pictures
+    ) -> TrainState:
+        """The steps that are left. Metrics are read one step late, so that the device never waits for the host."""
+        config, first, pending = self._config, int(state.step), None
+        if first == 0:
+            pictures.draw(0, state.exported, report)
+        for number in range(first + 1, config.num_steps + 1):
+            state, metrics = self._step(state, self._frozen, meshes.put_batch(next(iterator), self._mesh))
+            self._log(report, pending)
+            pending = number, metrics
+            report.advance(number)
+            last = number == config.num_steps
+            if last or number % config.checkpoint.every == 0:
+                self._log(report, pending)  # a state that is not finite is never saved
+                pending = None
+                checkpoints.save(number, state, iterator, force=last)
+            if last or number % config.sample.every == 0:
+                pictures.draw(number, state.exported, report)
+                report.restart_clock(number)
+        return state
 
-
-def _optimizer(config: ConfigDict):
-    settings = dict(config.optimizer)
-    return make_optimizer(**settings, decay_steps=config.num_steps)
-
-
-def save_adapter(
-    folder: pathlib.Path, config: ConfigDict, adapter: PEAdapter, frozen: models.FrozenModels, state
-) -> None:
-    """Write the adapter directory of a training state."""
-    trained = nnx.merge(nnx.graphdef(adapter), jax.device_get(state.exported))
-    description = adapter_folder.describe(config, trained, frozen.student.describe(), int(state.step))
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    trained.save_pretrained(folder, description, adapter_folder.card(description, parameters))
+    def _log(self, report: Report, pending: tuple[int, dict[str, jax.Array]] | None) -> None:
+        """Check one step's metrics, and write them where they are due."""
+        if pending is None:
+            return
+        number, metrics = pending
+        values = {name: float(value) for name, value in metrics.items()}
+        report.check(number, values)
+        if number % self._config.log_every == 0 or number in (1, self._config.num_steps):
+            report.metrics(number, values)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,16 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import AdapterDims, PEAdapter
+from pea_jax.distill.step import TrainState, make_optimizer
 from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.errors import PeaError
-from pea_jax.mesh import frozen_sharding
+from pea_jax.mesh import frozen_sharding, replicated
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
@@ -65,6 +67,18 @@ def new_adapter(config: ConfigDict, models: FrozenModels) -> PEAdapter:
         **config.adapter,
     )
     return PEAdapter(dims, rngs=nnx.Rngs(config.seed))
+
+
+def make_optimizer_of(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a config and its learning-rate schedule."""
+    return make_optimizer(**config.optimizer, decay_steps=config.num_steps)
+
+
+def new_state(config: ConfigDict, adapter: PEAdapter, mesh: Mesh) -> TrainState:
+    """The state before the first step, on every device of the mesh."""
+    optimizer, _ = make_optimizer_of(config)
+    state = TrainState.create(nnx.state(adapter), optimizer, jax.random.key(config.seed), ema=bool(config.ema_decay))
+    return jax.device_put(state, replicated(mesh))
 
 
 def make_task(config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh: Mesh) -> DistillationTask:

@@ -13,6 +13,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from pea_jax import mesh as meshes
+from pea_jax.adapter import AdapterDims
+from pea_jax.errors import PeaError
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
 from pea_jax.sampling.noise_schedule import SchedulerConfig
@@ -36,6 +38,7 @@ class TextToImage:
     """Draws pictures with a frozen UNet and autoencoder; one compilation a batch shape and number of steps."""
 
     def __init__(self, unet: UNet2DCondition, vae: AutoencoderKL, scheduler: SchedulerConfig, mesh: Mesh | None = None):
+        self._unet_config = unet.config
         self._unet, self._unet_params = nnx.split(unet)
         self._vae, self._vae_params = nnx.split(vae)
         self._scheduler, self._mesh = scheduler, mesh
@@ -54,6 +57,21 @@ class TextToImage:
         """
         parts = [load(folder, dtype=dtype, mesh=mesh) for load in (load_unet, load_vae)]
         return cls(*parts, SchedulerConfig.from_pretrained(folder), mesh)
+
+    def check(self, dims: AdapterDims, name: str) -> None:
+        """Refuse an adapter that was made for another base model.
+
+        Raises:
+          PeaError: its widths are not those of the UNet.
+        """
+        config = self._unet_config
+        pooled_dim = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        wanted, found = (config.cross_attention_dim[0], pooled_dim), (dims.output_dim, dims.pooled_dim)
+        if wanted != found:
+            raise PeaError(
+                f"{name}: this adapter was made for another base model: it gives embeddings of widths {found}, "
+                f"the UNet takes {wanted}; name the right one with --base_model"
+            )
 
     def generate(
         self,

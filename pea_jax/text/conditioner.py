@@ -129,6 +129,7 @@ class AdapterConditioner(Conditioner):
 
     def __init__(self, text_encoder: TextEncoder, adapter: PEAdapter):
         self.text_encoder, mesh = text_encoder, text_encoder.mesh
+        self.adapter_dims = adapter.dims
         self._graphdef, adapter_params = nnx.split(adapter)
         if mesh is not None:
             adapter_params = jax.device_put(adapter_params, meshes.replicated(mesh))
