@@ -7,7 +7,6 @@ Several --prompt give one labelled grid.
 
 import pathlib
 
-import jax
 import numpy as np
 from absl import flags
 from PIL import Image
@@ -43,7 +42,7 @@ def main() -> None:
     conditioner = AdapterConditioner.from_pretrained(ADAPTER.value, mesh=mesh)
     pipeline = TextToImage.from_pretrained(locate(BASE_MODEL.value or config.get("base_model", "")), mesh=mesh)
     pipeline.check(conditioner.adapter_dims, ADAPTER.value)
-    conditioning = conditioner.encode([*PROMPT.value, NEGATIVE.value])
+    prompts, negative = conditioner.encode_guided(PROMPT.value, NEGATIVE.value)
     evaluation, (width, height) = defaults.get("evaluation", {}), defaults.get("picture_size", (1024, 1024))
     sampling = Sampling(
         steps=evaluation.get("steps", 25) if STEPS.value is None else STEPS.value,
@@ -51,13 +50,7 @@ def main() -> None:
         seed=SEED.value,
         scheduler=SCHEDULER.value,
     )
-    pictures = pipeline.generate(
-        jax.tree.map(lambda x: x[:-1], conditioning),
-        jax.tree.map(lambda x: x[-1:], conditioning),
-        sampling,
-        height=HEIGHT.value or height,
-        width=WIDTH.value or width,
-    )
+    pictures = pipeline.generate(prompts, negative, sampling, height=HEIGHT.value or height, width=WIDTH.value or width)
     _write(pathlib.Path(OUT.value), pictures, PROMPT.value)
 
 

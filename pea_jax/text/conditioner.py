@@ -57,6 +57,11 @@ class Conditioner(abc.ABC):
         """The conditioning of any number of texts, jitted."""
         return self._encode(self.params, self.tokenize(texts))
 
+    def encode_guided(self, texts: Sequence[str], negative: str = "") -> tuple[Conditioning, Conditioning]:
+        """The conditioning of `texts`, and that of one negative prompt, for classifier-free guidance."""
+        both = self.encode([*texts, negative])
+        return jax.tree.map(lambda x: x[:-1], both), jax.tree.map(lambda x: x[-1:], both)
+
     def unconditional(self, batch_size: int) -> Conditioning:
         """The conditioning of the empty text, `batch_size` times."""
         return jax.tree.map(lambda x: jnp.repeat(x, batch_size, axis=0), self.encode([""]))

@@ -1,0 +1,107 @@
+"""Systems side by side: what each draws for the same concepts from the same noise, and whether it is found again."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from pea_jax.data import Concept, read_split
+from pea_jax.distill.models import FrozenModels
+from pea_jax.metrics.intervals import Estimate, mean
+from pea_jax.metrics.retrieval import Retrieval, hits_at, picture_distance
+from pea_jax.sampling.pipeline import Sampling, TextToImage
+from pea_jax.text.conditioner import Conditioner
+
+TEACHER = "English teacher"
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """One system on one split; `distance` is to the teacher's pictures, None for the teacher itself."""
+
+    system: str
+    split: str
+    concepts: int
+    retrieval_at_1: Estimate
+    retrieval_at_5: Estimate
+    distance: Estimate | None
+
+
+class Judge:
+    """Draws the concepts of a config's two sets and looks for them among all pictures of both.
+
+    `seen` are training concepts (the first `config.evaluation.seen` of the shards, 0 for all), `held out` all those of
+    validation, which no adapter has been shown.
+    """
+
+    def __init__(self, config: ConfigDict, models: FrozenModels, mesh: Mesh):
+        settings = dict(config.evaluation)
+        count = settings.pop("seen")
+        self._sampling, self._size, self._language = Sampling(**settings), config.picture_size, config.language
+        self.pipeline = TextToImage(models.unet, models.vae, models.scheduler, mesh)
+        self._english = models.teacher
+        train, held_out = (read_split(config.data[name], (config.language, "en")) for name in ("train", "validation"))
+        corpus = train + held_out
+        self._retrieval = Retrieval(
+            np.stack([concept.pixels for concept in corpus]),
+            [concept.key for concept in corpus],
+            [concept.family for concept in corpus],
+        )
+        self._splits = {"seen": train[:count] if count else train, "held out": held_out}
+
+    def compare(self, systems: Mapping[str, Conditioner]) -> list[Judgement]:
+        """The teacher with the English names, then every system with those of the language."""
+        results = []
+        for split, concepts in self._splits.items():
+            reference = self._draw(self._english, concepts, "en")
+            results.append(self._judge(TEACHER, split, concepts, reference, None))
+            for name, conditioner in systems.items():
+                pictures = self._draw(conditioner, concepts, self._language)
+                results.append(self._judge(name, split, concepts, pictures, reference))
+        return results
+
+    def _draw(self, conditioner: Conditioner, concepts: list[Concept], language: str) -> np.ndarray:
+        prompts, negative = conditioner.encode_guided([concept.names[language] for concept in concepts])
+        width, height = self._size
+        return self.pipeline.generate(prompts, negative, self._sampling, height=height, width=width)
+
+    def _judge(
+        self, system: str, split: str, concepts: list[Concept], pictures: np.ndarray, reference: np.ndarray | None
+    ) -> Judgement:
+        ranks = self._retrieval.rank(pictures, [concept.key for concept in concepts])
+        distance = None if reference is None else mean(picture_distance(pictures, reference), self._sampling.seed)
+        return Judgement(system, split, len(concepts), hits_at(ranks, 1), hits_at(ranks, 5), distance)
+
+
+def table(results: list[Judgement]) -> Table:
+    """The results as a table for the screen; 95% intervals in brackets."""
+    columns = ("concepts", "system", "R@1, %", "R@5, %", "distance to teacher")
+    shown = Table(*columns, title="Is the nearest picture of the corpus the one that was named?")
+    for result in results:
+        hits = [_text(estimate, 100, 1) for estimate in (result.retrieval_at_1, result.retrieval_at_5)]
+        distance = "" if result.distance is None else _text(result.distance, 1, 3)
+        shown.add_row(f"{result.split} ({result.concepts})", result.system, *hits, distance)
+    return shown
+
+
+def report(results: list[Judgement], config: ConfigDict, folders: Mapping[str, str]) -> dict[str, Any]:
+    """The results for a JSON file, with what they were made from."""
+    return dict(
+        results=[
+            {name: value._asdict() if isinstance(value, Estimate) else value for name, value in vars(result).items()}
+            for result in results
+        ],
+        adapters=dict(folders),
+        base_model=config.base_model,
+        language=config.language,
+        evaluation=dict(config.evaluation),
+    )
+
+
+def _text(estimate: Estimate, factor: float, digits: int) -> str:
+    value, low, high = (f"{factor * number:.{digits}f}" for number in estimate[:3])
+    return f"{value} ({low} - {high})"
