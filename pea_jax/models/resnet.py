@@ -27,10 +27,10 @@ class ResnetBlock2D(nnx.Module):
         **precision: Any,
     ):
         self.norm1 = layers.GroupNorm(in_channels, num_groups, eps=eps, **precision)
-        self.conv1 = layers.conv(in_channels, out_channels, **precision)
+        self.conv1 = layers.Conv(in_channels, out_channels, **precision)
         self.time_emb_proj = layers.linear(time_embed_dim, out_channels, **precision) if time_embed_dim else None
         self.norm2 = layers.GroupNorm(out_channels, num_groups, eps=eps, **precision)
-        self.conv2 = layers.conv(out_channels, out_channels, **precision)
+        self.conv2 = layers.Conv(out_channels, out_channels, **precision)
         changes_width = in_channels != out_channels
         self.conv_shortcut = layers.PointwiseConv(in_channels, out_channels, **precision) if changes_width else None
 
@@ -46,7 +46,7 @@ class Downsample2D(nnx.Module):
     """Convolution of stride 2: `[B, H, W, C]` to `[B, ceil(H / 2), ceil(W / 2), C]` with the default padding."""
 
     def __init__(self, channels: int, *, padding: tuple[int, int] = (1, 1), **precision: Any):
-        self.conv = layers.conv(channels, channels, stride=2, padding=padding, **precision)
+        self.conv = layers.Conv(channels, channels, stride=2, padding=padding, **precision)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(x)
@@ -60,7 +60,7 @@ class Upsample2D(nnx.Module):
     """
 
     def __init__(self, channels: int, **precision: Any):
-        self.conv = layers.conv(channels, channels, **precision)
+        self.conv = layers.Conv(channels, channels, **precision)
 
     def __call__(self, x: jax.Array, size: tuple[int, ...] | None = None) -> jax.Array:
         batch, height, width, channels = x.shape

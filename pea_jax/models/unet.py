@@ -33,7 +33,7 @@ class UNet2DCondition(nnx.Module):
         precision: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
         widths, embed_dim = config.block_out_channels, config.time_embedding_dim
         self.config, self.dtype = config, dtype
-        self.conv_in = layers.conv(config.in_channels, widths[0], **precision)
+        self.conv_in = layers.Conv(config.in_channels, widths[0], **precision)
         self.time_embedding = layers.TimestepEmbedding(widths[0], embed_dim, **precision)
         added_dim = config.projection_class_embeddings_input_dim
         has_added = config.addition_embed_type == "text_time"
@@ -42,7 +42,7 @@ class UNet2DCondition(nnx.Module):
         self.mid_block = self._build_mid(precision)
         self._build_up(skip_widths, precision)
         self.conv_norm_out = layers.GroupNorm(widths[0], config.norm_num_groups, eps=config.norm_eps, **precision)
-        self.conv_out = layers.conv(widths[0], config.out_channels, **precision)
+        self.conv_out = layers.Conv(widths[0], config.out_channels, **precision)
 
     def _makers(self, block: int, has_attention: bool, precision: dict[str, Any]) -> dict[str, Any]:
         """The constructors that a block at depth `block` (counted from the input) takes."""

@@ -89,14 +89,14 @@ class Encoder(nnx.Module):
     def __init__(self, config: VAEConfig, **precision: Any):
         channels, groups = config.block_out_channels, config.norm_num_groups
         last = len(channels) - 1
-        self.conv_in = layers.conv(config.in_channels, channels[0], **precision)
+        self.conv_in = layers.Conv(config.in_channels, channels[0], **precision)
         self.down_blocks = nnx.List(
             DownEncoderBlock2D(widths, channels[i], groups, add_downsample=i < last, **precision)
             for i, widths in enumerate(_block_widths(channels, config.layers_per_block))
         )
         self.mid_block = MidBlock(channels[-1], groups, add_attention=config.mid_block_add_attention, **precision)
         self.conv_norm_out = layers.GroupNorm(channels[-1], groups, eps=EPS, **precision)
-        self.conv_out = layers.conv(channels[-1], 2 * config.latent_channels, **precision)
+        self.conv_out = layers.Conv(channels[-1], 2 * config.latent_channels, **precision)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for layer in (self.conv_in, *self.down_blocks, self.mid_block):
@@ -110,14 +110,14 @@ class Decoder(nnx.Module):
     def __init__(self, config: VAEConfig, **precision: Any):
         channels, groups = config.block_out_channels[::-1], config.norm_num_groups
         last = len(channels) - 1
-        self.conv_in = layers.conv(config.latent_channels, channels[0], **precision)
+        self.conv_in = layers.Conv(config.latent_channels, channels[0], **precision)
         self.mid_block = MidBlock(channels[0], groups, add_attention=config.mid_block_add_attention, **precision)
         self.up_blocks = nnx.List(
             UpDecoderBlock2D(widths, channels[i], groups, add_upsample=i < last, **precision)
             for i, widths in enumerate(_block_widths(channels, config.layers_per_block + 1))
         )
         self.conv_norm_out = layers.GroupNorm(channels[-1], groups, eps=EPS, **precision)
-        self.conv_out = layers.conv(channels[-1], config.out_channels, **precision)
+        self.conv_out = layers.Conv(channels[-1], config.out_channels, **precision)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for layer in (self.conv_in, self.mid_block, *self.up_blocks):

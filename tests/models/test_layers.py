@@ -58,11 +58,20 @@ def test_layer_norm(shape):
 
 
 @pytest.mark.parametrize(
-    ("size", "stride", "padding"), [((8, 8), 1, (1, 1)), ((5, 8), 2, (1, 1)), ((7, 6), 2, (0, 1)), ((1, 1), 1, (1, 1))]
+    ("size", "stride", "padding"),
+    [
+        ((8, 8), 1, (1, 1)),
+        ((5, 8), 2, (1, 1)),
+        ((7, 6), 2, (0, 1)),
+        ((2, 2), 1, (1, 1)),
+        ((1, 2), 1, (1, 1)),
+        ((1, 1), 1, (1, 1)),
+        ((2, 2), 2, (1, 1)),
+    ],
 )
 def test_conv(size, stride, padding):
     oracle = randomised(torch.nn.Conv2d(6, 10, 3, stride=stride))
-    layer = filled(layers.conv(6, 10, stride=stride, padding=padding, **FLOAT32), oracle)
+    layer = filled(layers.Conv(6, 10, stride=stride, padding=padding, **FLOAT32), oracle)
     x = normal(3, *size, 6)
     assert relative_error(layer(x), nhwc(oracle(torch.nn.functional.pad(nchw(x), padding * 2)))) <= 1e-4
 
@@ -110,7 +119,7 @@ def test_half_precision_is_computed_in_half_precision():
     x = jnp.ones((1, 4, 4, 8), jnp.bfloat16)
     for layer in (
         layers.GroupNorm(8, 2, eps=1e-5, dtype=jnp.bfloat16, param_dtype=jnp.float32),
-        layers.conv(8, 8, dtype=jnp.bfloat16, param_dtype=jnp.float32),
+        layers.Conv(8, 8, dtype=jnp.bfloat16, param_dtype=jnp.float32),
         layers.PointwiseConv(8, 8, dtype=jnp.bfloat16, param_dtype=jnp.float32),
     ):
         assert layer(x).dtype == jnp.bfloat16

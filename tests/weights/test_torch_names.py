@@ -27,7 +27,7 @@ class Ours(nnx.Module):
         self.blocks = nnx.List(
             [layers.linear(6, 8, **precision), None, layers.linear(8, 4, use_bias=False, **precision)]
         )
-        self.conv = layers.conv(4, 10, **precision)
+        self.conv = layers.Conv(4, 10, **precision)
         self.point = layers.PointwiseConv(10, 2, **precision)
         self.norm = layers.GroupNorm(2, 1, eps=1e-5, **precision)
         self.logit_scale = nnx.Param(jnp.zeros(3, param_dtype))
