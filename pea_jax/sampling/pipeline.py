@@ -44,7 +44,9 @@ class TextToImage:
         self._scheduler, self._mesh = scheduler, mesh
         self.latent_channels, self.scaling_factor = unet.config.in_channels, vae.config.scaling_factor
         self.downscale = 2 ** (len(vae.config.block_out_channels) - 1)
-        self._draw = jax.jit(self._draw_batch, static_argnames="guided")
+        # Whole on every device, as only such an array can be fetched where a mesh spans several processes.
+        whole = None if mesh is None else meshes.replicated(mesh)
+        self._draw = jax.jit(self._draw_batch, static_argnames="guided", out_shardings=whole)
 
     @classmethod
     def from_pretrained(
@@ -55,8 +57,8 @@ class TextToImage:
         Raises:
           PeaError: a part is missing, broken or not supported.
         """
-        parts = [load(folder, dtype=dtype, mesh=mesh) for load in (load_unet, load_vae)]
-        return cls(*parts, SchedulerConfig.from_pretrained(folder), mesh)
+        scheduler = SchedulerConfig.from_pretrained(folder)
+        return cls(load_unet(folder, dtype=dtype, mesh=mesh), load_vae(folder, dtype=dtype, mesh=mesh), scheduler, mesh)
 
     def check(self, dims: AdapterDims, name: str) -> None:
         """Refuse an adapter that was made for another base model.
@@ -91,17 +93,23 @@ class TextToImage:
           sampling: steps, guidance, seed.
           height, width: in pixels, multiples of the autoencoder's downscaling.
           indices: which noise each picture starts from; by default 0 to N - 1.
+
+        Raises:
+          PeaError: a size or a number does not fit, or the scheduler is not supported (see `make_sampler`).
         """
         count = conditioning.prompt_embeds.shape[0]
-        indices = np.arange(count) if indices is None else np.asarray(indices)
+        indices = range(count) if indices is None else indices
+        if len(indices) != count:
+            raise PeaError(f"{len(indices)} indices of noise for {count} pictures; give one for each")
         noise = noise_for(sampling.seed, indices, (*self.latent_size(height, width), self.latent_channels))
         negative = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), negative)
         size = min(sampling.batch_size, _rounded_up(count, self._devices))
         size = _rounded_up(size, self._devices)
         pieces = []
         for start in range(0, count, size):
-            part = jax.tree.map(lambda x, s=start: _filled(x[s : s + size], size), (conditioning, negative, noise))
-            pieces.append(self.generate_from(*part, sampling, height=height, width=width))
+            piece = functools.partial(_piece, start=start, size=size)
+            batch = jax.tree.map(piece, (conditioning, negative, noise))
+            pieces.append(self.generate_from(*batch, sampling=sampling, height=height, width=width))
         return np.concatenate(pieces)[:count]
 
     def generate_from(
@@ -109,8 +117,8 @@ class TextToImage:
         conditioning: Conditioning,
         negative: Conditioning,
         noise: Array,
-        sampling: Sampling,
         *,
+        sampling: Sampling,
         height: int,
         width: int,
     ) -> np.ndarray:
@@ -131,6 +139,13 @@ class TextToImage:
         return np.asarray(pictures)
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latents of a picture.
+
+        Raises:
+          PeaError: the picture's are not multiples of the autoencoder's downscaling.
+        """
+        if min(height, width) <= 0 or height % self.downscale or width % self.downscale:
+            raise PeaError(f"picture size {height}x{width}: height and width must be multiples of {self.downscale}")
         return height // self.downscale, width // self.downscale
 
     @property
@@ -139,7 +154,7 @@ class TextToImage:
 
     def _draw_batch(
         self,
-        params,
+        params: tuple[nnx.State, nnx.State],
         sampler: Sampler,
         conditioning: Conditioning,
         negative: Conditioning,
@@ -158,11 +173,12 @@ class TextToImage:
             prompt_embeds=both.prompt_embeds,
             text_embeds=both.pooled_prompt_embeds,
             time_ids=jnp.broadcast_to(time_ids, (both.prompt_embeds.shape[0], 6)),
+            encoder_attention_mask=both.attention_mask,
         )
 
         def predict(sample: Array, timestep: Array) -> Array:
             sample = jnp.concatenate([sample, sample]) if guided else sample
-            prediction, _ = call(sample, jnp.broadcast_to(timestep, sample.shape[:1]))
+            prediction = call(sample, jnp.broadcast_to(timestep, sample.shape[:1]))[0].astype(jnp.float32)
             if not guided:
                 return prediction
             unconditional, conditional = jnp.split(prediction, 2)
@@ -175,7 +191,7 @@ class TextToImage:
 
         start = (noise * sampler.init_noise_sigma, jnp.zeros_like(noise))
         (latents, _), _ = jax.lax.scan(step, start, jnp.arange(sampler.num_steps))
-        pixels = vae.decode(latents / self.scaling_factor)
+        pixels = vae.decode(latents / self.scaling_factor).astype(jnp.float32)
         return jnp.round(jnp.clip(pixels / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
 
 
@@ -189,7 +205,6 @@ def _rounded_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
-def _filled(values: Array, size: int) -> Array:
-    """The last batch as long as the others, so that nothing is compiled again."""
-    missing = size - values.shape[0]
-    return jnp.concatenate([values, jnp.repeat(values[-1:], missing, axis=0)]) if missing else values
+def _piece(values: Array, *, start: int, size: int) -> Array:
+    """`size` rows from `start`; the last row again where there are no more, so that nothing is compiled twice."""
+    return values[np.minimum(np.arange(start, start + size), values.shape[0] - 1)]

@@ -1,0 +1,37 @@
+"""Run by test_pipeline: the same pictures on one device and on a mesh of four.
+
+python -m tests.sampling.four_devices FOLDER OUT.npy
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from pea_jax import mesh as meshes
+from pea_jax.sampling.pipeline import Sampling, TextToImage
+from pea_jax.text.conditioner import Conditioning
+
+
+def main(folder: str, out: str) -> None:
+    jax.config.update("jax_num_cpu_devices", 4)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    jax.config.update("jax_disable_most_optimizations", True)
+    meshes.SMALLEST_SHARDED = 0  # or nothing of a model this small would be
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    prompts, empty = Conditioning(normal(6, 5, 12), normal(6, 10)), Conditioning(normal(1, 5, 12), normal(1, 10))
+    pictures = []
+    for mesh in (None, meshes.make_mesh(data=2, fsdp=2)):
+        pipeline = TextToImage.from_pretrained(folder, mesh=mesh)
+        if mesh is not None:
+            pipeline._unet_params = meshes.shard_frozen(pipeline._unet_params, mesh)
+            leaves = jax.tree.leaves(pipeline._unet_params)
+            assert any(not leaf.sharding.is_fully_replicated for leaf in leaves), "the UNet is not split"
+        sampling = Sampling(steps=2, guidance_scale=2.0, batch_size=4)
+        pictures.append(pipeline.generate(prompts, empty, sampling, height=16, width=16))
+    np.save(out, np.stack(pictures))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
