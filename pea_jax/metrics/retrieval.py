@@ -1,4 +1,14 @@
-"""Retrieval: of all pictures of a corpus, is the one nearest to a generated picture the one that was named?"""
+"""Retrieval: of all pictures of a corpus, is the one nearest to a generated picture the one that was named?
+
+Nearness is `picture_distance`, chosen by how many originals of the emoji corpus still find themselves when damaged as
+a small diffusion model or its autoencoder might damage them. Of 400 originals, all do after JPEG at quality 20, blur
+of two pixels with 10% noise, patches of wrong colour, a tint with blur and noise, a shift by one pixel both ways,
+averages over 4x4 pixels; of all 1,606, all do after the embedded teacher's autoencoder. What defeats it: another
+picture shining through at a quarter (99.2%), a shift by two pixels (99.0%), a size 8% too small (98.5%). Over 17
+kinds of damage the mean is 98.9%; 98.2% if the mean colour counts in full, 97.9% without the blur as well. Lab
+colours, image pyramids and tolerance of shifts did not help; giving less weight to all low frequencies, or more to
+gradients, did no better.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,6 +18,7 @@ from pea_jax.errors import PeaError
 from pea_jax.metrics.intervals import Estimate, proportion
 
 BLUR = 1.0  # standard deviation in pixels of a picture 64 high
+MEAN_WEIGHT = 0.5
 CHUNK = 256
 # Families of the emoji corpus whose pictures differ by more than the gender of the same person: the male and the
 # female sign (which have no family name), and a man in a suit and a woman in a flamenco dress, dancing.
@@ -17,8 +28,9 @@ NOT_GENDER_ONLY = ("", "=1F483")
 def picture_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Distance `[N]` between the pictures `a` and `b`, both uint8 `[N, H, W, 3]`, pair by pair.
 
-    Root mean square difference of the RGB values (sRGB as stored, 0 to 1) after a Gaussian blur of one pixel in 64; the
-    edge pixels are repeated outwards.
+    Root mean square difference of the RGB values (sRGB as stored, 0 to 1) after a Gaussian blur with a standard
+    deviation of one pixel in 64 (edge pixels repeated outwards), the picture's mean colour counting half: a tint, or
+    the grey that noise leaves when it is clipped at white, matters less than a shape.
 
     Raises:
       PeaError: if the shapes differ.
@@ -85,11 +97,13 @@ def _rank(distances: np.ndarray, accepted: np.ndarray) -> int:
 
 
 def _features(pictures: np.ndarray) -> np.ndarray:
-    """Blurred pictures `[N, H * W * 3]` float32, 0 to 1."""
+    """`[N, H * W * 3]` float32, whose root mean square difference is the distance."""
     count, height, width, _ = pictures.shape
     rows, columns = (_blur_matrix(side, BLUR * height / 64) for side in (height, width))
     blurred = np.matmul(rows, (pictures.astype(np.float32) / 255).reshape(count, height, -1))
-    return np.matmul(columns, blurred.reshape(count, height, width, 3)).reshape(count, -1)
+    blurred = np.matmul(columns, blurred.reshape(count, height, width, 3))
+    blurred -= (1 - MEAN_WEIGHT) * blurred.mean(axis=(1, 2), keepdims=True)
+    return blurred.reshape(count, -1)
 
 
 def _blur_matrix(side: int, sigma: float) -> np.ndarray:
