@@ -1,16 +1,17 @@
 """Labelled grids of pictures."""
 
+import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from absl import logging
 from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN, SIZE = 8, 14
-# Families with Chinese, Japanese and Korean letters, where the system has one; DejaVu comes with matplotlib.
-WIDE_FONTS = ["Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans", "WenQuanYi Zen Hei", "Arial Unicode MS"]
 
 
 def save_grid(
@@ -21,36 +22,72 @@ def save_grid(
     row_labels: Sequence[str],
     scale: int = 1,
 ) -> np.ndarray:
-    """Write a PNG: a row of uint8 `[H, W, 3]` pictures a label, a title above each column; returns its pixels."""
-    font = _font("".join(row_labels))
+    """Write a PNG: a row of uint8 `[H, W, 3]` pictures a label, a title above each column; returns its pixels.
+
+    Labels may have several lines, in any script that a font of the system has; Latin, Greek and Cyrillic are always
+    there. The file is complete or not there at all.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    font = _font("".join([*column_titles, *row_labels]))
     height, width = (side * scale for side in rows[0][0].shape[:2])
-    sizes = [
-        ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font=font)
-        for text in (*row_labels, "X")
-    ]
-    label_width = int(max(box[2] for box in sizes)) + 2 * MARGIN
-    column = max(width, *(int(font.getlength(title)) for title in column_titles)) + MARGIN
-    top = SIZE + 2 * MARGIN
-    canvas = Image.new("RGB", (label_width + column * len(column_titles), top + (height + MARGIN) * len(rows)), "white")
+    label_width, row_height = np.max([(0, height), *(_size(label, font) for label in row_labels)], axis=0)
+    title_width, title_height = np.max([(width, SIZE), *(_size(title, font) for title in column_titles)], axis=0)
+    left, top, column_width = label_width + 2 * MARGIN, title_height + 2 * MARGIN, title_width + MARGIN
+    size = left + column_width * len(column_titles), top + (row_height + MARGIN) * len(rows)
+    canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
-    for number, title in enumerate(column_titles):
-        draw.text((label_width + number * column, MARGIN), title, fill="black", font=font)
+    for column, title in enumerate(column_titles):
+        draw.multiline_text((left + column * column_width, MARGIN), title, fill="black", font=font)
     for row, (label, pictures) in enumerate(zip(row_labels, rows, strict=True)):
-        y = top + row * (height + MARGIN)
-        draw.multiline_text((MARGIN, y + height // 2), label, fill="black", font=font, anchor="lm")
-        for number, picture in enumerate(pictures):
+        y = top + row * (row_height + MARGIN)
+        draw.multiline_text((MARGIN, y + row_height // 2), label, fill="black", font=font, anchor="lm")
+        for column, picture in enumerate(pictures):
             image = Image.fromarray(np.asarray(picture)).resize((width, height), Image.Resampling.LANCZOS)
-            canvas.paste(image, (label_width + number * column, y))
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    canvas.save(partial, format="PNG")
-    os.replace(partial, path)
+            canvas.paste(image, (left + column * column_width, y))
+    _write(canvas, pathlib.Path(path))
     return np.asarray(canvas)
 
 
+def _write(canvas: Image.Image, path: pathlib.Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    canvas.save(partial, format="PNG")
+    os.replace(partial, path)
+
+
+def _size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """Width and height in pixels."""
+    box = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font=font)
+    return int(np.ceil(box[2])), int(np.ceil(box[3]))
+
+
 def _font(text: str) -> ImageFont.FreeTypeFont:
-    narrow = all(ord(letter) < 0x3000 for letter in text)
-    families = ["DejaVu Sans"] if narrow else [*WIDE_FONTS, "DejaVu Sans"]
-    properties = font_manager.FontProperties(family=families)
-    return ImageFont.truetype(font_manager.findfont(properties), SIZE)
+    """The first font that has every letter, or else the one that has most of them."""
+    letters = frozenset(map(ord, text)) - frozenset(map(ord, " \n"))
+    best, missing = "", letters
+    for path in _font_files():
+        absent = letters - _letters(path)
+        if not best or len(absent) < len(missing):
+            best, missing = path, absent
+        if not missing:
+            break
+    else:
+        sample = "".join(map(chr, sorted(missing)[:5]))
+        logging.warning("no font has the letters %s; to see them install one, e.g. Noto Sans CJK", sample)
+    return ImageFont.truetype(best, SIZE)
+
+
+def _font_files() -> Iterator[str]:
+    """DejaVu Sans, which comes with matplotlib, then the upright regular fonts of the system."""
+    yield font_manager.findfont("DejaVu Sans")
+    for font in font_manager.fontManager.ttflist:
+        # The "last resort" font has a box for every letter there is.
+        if font.style == "normal" and font.weight == 400 and not font.name.startswith("Last Resort"):
+            yield font.fname
+
+
+@functools.cache
+def _letters(path: str) -> frozenset[int]:
+    return frozenset(FT2Font(path).get_charmap())

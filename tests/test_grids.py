@@ -1,0 +1,84 @@
+"""Grids as files: where the pictures are, that the labels are drawn in letters and not in boxes."""
+
+import numpy as np
+import pytest
+from matplotlib import font_manager
+from PIL import Image
+
+from pea_jax import grids
+from pea_jax.grids import save_grid
+
+TITLES, LABELS = ["English teacher", "student"], ["красное яблоко\nred apple", "велосипед", "ґудзик"]
+
+
+def pictures(rows: int, columns: int, height: int = 12, width: int = 20) -> np.ndarray:
+    """Each of one colour of its own; no two alike, none white or grey."""
+    colours = np.stack([np.full(rows * columns, 200), np.arange(rows * columns) * 7, np.zeros(rows * columns)], -1)
+    colours = colours.reshape(rows, columns, 1, 1, 3).astype(np.uint8)
+    return np.broadcast_to(colours, (rows, columns, height, width, 3))
+
+
+def test_every_picture_is_in_its_place(tmp_path):
+    rows = pictures(3, 2)
+    canvas = save_grid(tmp_path / "new" / "grid.png", rows, column_titles=TITLES, row_labels=LABELS)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "grid.png")), canvas)
+    corners = np.zeros((3, 2, 2), int)
+    for row in range(3):
+        for column in range(2):
+            where = np.argwhere((canvas == rows[row, column, 0, 0]).all(-1))
+            assert len(where) == 12 * 20
+            corners[row, column] = where.min(0)
+    assert (np.diff(corners[..., 0], axis=0) > 12).all() and (np.diff(corners[..., 0], axis=1) == 0).all()
+    assert (np.diff(corners[..., 1], axis=1) > 20).all() and (np.diff(corners[..., 1], axis=0) == 0).all()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["grid.png"]
+
+
+def test_titles_and_labels_are_whole(tmp_path):
+    """Ink nowhere touches the border, nor a label the pictures, nor a title the next one."""
+    canvas = save_grid(tmp_path / "grid.png", pictures(3, 2), column_titles=TITLES, row_labels=LABELS)
+    ink = (canvas != 255).any(-1)
+    assert not ink[0].any() and not ink[-1].any() and not ink[:, 0].any() and not ink[:, -1].any()
+    left = np.argwhere((canvas[..., 0] == 200) & (canvas[..., 2] == 0)).min(0)[1]
+    assert ink[:, : left - 8].any() and not ink[20:, left - 8 : left].any()
+
+
+def test_scale_enlarges(tmp_path):
+    canvas = save_grid(tmp_path / "grid.png", pictures(1, 1), column_titles=[""], row_labels=["x"], scale=3)
+    assert (canvas == [200, 0, 0]).all(-1).sum() == 9 * 12 * 20
+
+
+def test_labels_taller_than_pictures_do_not_overlap(tmp_path):
+    label = "\n".join("абвгд")
+    one = save_grid(tmp_path / "one.png", pictures(1, 1), column_titles=["t"], row_labels=[label])
+    two = save_grid(tmp_path / "two.png", pictures(2, 1), column_titles=["t"], row_labels=[label, label])
+    assert two.shape[0] - one.shape[0] > 5 * 12
+
+
+@pytest.mark.parametrize("text", ["красное яблоко", "Їжак ґудзик є", "mạng nhện đỏ", "çğış", "häßlich – “größer”"])
+def test_no_boxes_in_place_of_letters(text):
+    font = grids._font(text)
+    box = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(letter)) != box for letter in set(text) - {" "})
+
+
+def test_missing_letters_are_reported(monkeypatch, caplog):
+    only = font_manager.findfont("DejaVu Sans")
+    monkeypatch.setattr(grids, "_font_files", lambda: iter([only]))
+    grids._font("красное")
+    assert not caplog.records
+    grids._font("红 apple")
+    assert "红" in caplog.text
+
+
+def test_a_font_with_the_letters_is_preferred(monkeypatch):
+    """What decides is the letters that a font has, not its name."""
+    first, second = (font_manager.findfont(name) for name in ("cmr10", "DejaVu Serif"))
+    monkeypatch.setattr(grids, "_font_files", lambda: iter([first, second]))
+    assert grids._font("apple").path == first
+    assert grids._font("яблоко").path == second
+
+
+def test_a_row_without_label_is_refused(tmp_path):
+    with pytest.raises(ValueError):
+        save_grid(tmp_path / "grid.png", pictures(2, 1), column_titles=["t"], row_labels=["one"])
+    assert not any(tmp_path.iterdir())
