@@ -75,8 +75,10 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x, kernel = x.astype(self.dtype), self.kernel.astype(self.dtype)
-        if max(x.shape[1:3]) <= 2 and self.stride == 1 and self.padding == (1, 1):
-            y = _convolve_few_pixels(x, kernel)
+        before, after = self.padding
+        height, width = ((size + before + after - 3) // self.stride + 1 for size in x.shape[1:3])
+        if max(height, width) <= 2:
+            y = _convolve_to_few_pixels(x, kernel, height, width, self.stride, before)
         else:
             y = jax.lax.conv_general_dilated(
                 x,
@@ -88,15 +90,30 @@ class Conv(nnx.Module):
         return y + self.bias.astype(self.dtype)[None, None, None]
 
 
-def _convolve_few_pixels(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The 3x3 convolution of at most 2x2 pixels as matrix products, since every output pixel sees every input pixel.
+def _convolve_to_few_pixels(
+    x: jax.Array, kernel: jax.Array, height: int, width: int, stride: int, padding: int
+) -> jax.Array:
+    """The 3x3 convolution to `height` x `width` pixels, one matrix product a pixel.
 
-    XLA exchanges picture and kernel where the kernel is the larger, which its CPU backend runs 40 times as slowly.
+    Where a picture is smaller than its kernel (in the gradient also where a strided one becomes so), XLA exchanges the
+    two, and that convolution its CPU backend runs 40 times as slowly.
     """
-    batch, height, width, _ = x.shape
-    windows = [kernel[1 - i : 1 - i + height, 1 - j : 1 - j + width] for i in range(height) for j in range(width)]
-    pixels = [x.reshape(batch, -1) @ window.reshape(-1, kernel.shape[-1]) for window in windows]
-    return jnp.stack(pixels, axis=1).reshape(batch, height, width, -1)
+
+    def pixel(i: int, j: int) -> jax.Array:
+        (rows, kernel_rows), (columns, kernel_columns) = (
+            _overlap(index * stride - padding, size) for index, size in zip((i, j), x.shape[1:3], strict=True)
+        )
+        window = kernel[kernel_rows, kernel_columns].reshape(-1, kernel.shape[-1])
+        return x[:, rows, columns].reshape(len(x), -1) @ window
+
+    pixels = [pixel(i, j) for i in range(height) for j in range(width)]
+    return jnp.stack(pixels, axis=1).reshape(len(x), height, width, -1)
+
+
+def _overlap(start: int, size: int) -> tuple[slice, slice]:
+    """The part of a picture's axis that a kernel of 3 at `start` covers, and the part of the kernel that covers it."""
+    first, last = max(start, 0), min(start + 3, size)
+    return slice(first, last), slice(first - start, last - start)
 
 
 class GroupNorm(nnx.Module):

@@ -1,5 +1,6 @@
 """Spatial transformer of the UNet (diffusers `Transformer2DModel` on continuous input)."""
 
+import math
 from typing import Any
 
 import jax
@@ -49,7 +50,8 @@ class GEGLU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         value, gate = jnp.split(self.proj(x), 2, axis=-1)
-        return value * jax.nn.gelu(gate, approximate=False)
+        # As PyTorch writes it; `jax.nn.gelu` goes through erfc, which takes twice as long.
+        return value * gate * (0.5 + 0.5 * jax.lax.erf(gate * math.sqrt(0.5)))
 
 
 class FeedForward(nnx.Module):
