@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from tensorboardX import SummaryWriter
 
 from pea_jax.errors import PeaError
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
 
 
 def track(sequence: Sequence[Any], description: str) -> Iterable[Any]:
@@ -45,7 +46,8 @@ class Report:
         self._file = self._path.open("a")
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._batch_size, self._flops = batch_size, (flops_per_step, peak_flops)
-        self._clock, self._clock_step = None, first_step
+        self._clock: float | None = None
+        self._clock_step = first_step
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),

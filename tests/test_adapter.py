@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from tests.published_adapter import PublishedAdapter
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch_file
 
 from pea_jax.adapter import AdapterDims, PEAdapter, read_config
 from pea_jax.errors import PeaError
 from pea_jax.weights.torch_names import to_torch_names
+from tests.published_adapter import PublishedAdapter
 
 DIMS = AdapterDims(input_dim=24, hidden_dim=40, pooled_dim=32, output_dim=48)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -13,6 +13,16 @@ from pea_jax.data.samples import Sample
 from pea_jax.errors import PeaError
 
 Example = dict[str, Any]
+
+
+class RandomAccess(Protocol):
+    """Anything with a length and numbered records."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any: ...
+
+
 Tokenize = Callable[[list[str]], Any]
 
 
@@ -59,12 +69,12 @@ def tokenize_captions(batch: Example, student: Tokenize, teacher: Tokenize) -> E
 
 
 def make_loader(
-    source: Sequence[Any],
+    source: RandomAccess,
     example: Callable[[Any, np.random.Generator], Example],
     *,
     batch_size: int,
     seed: int,
-    rows_by_bucket: Mapping[Any, Sequence[int]] | None = None,
+    rows_by_bucket: Mapping[Any, Sequence[int] | np.ndarray] | None = None,
     finish: Callable[[Example], Example] | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -118,8 +128,8 @@ def _stream(
 class _Rows:
     """Some rows of a source."""
 
-    source: Sequence[Any]
-    rows: Sequence[int]
+    source: RandomAccess
+    rows: Sequence[int] | np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -64,7 +64,7 @@ def fingerprint(params: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _by_sample(values: jax.Array, variants: int) -> np.ndarray:
+def _by_sample(values: jax.Array | None, variants: int) -> np.ndarray:
     array = np.asarray(values)
     return array.reshape(-1, variants, *array.shape[1:])
 

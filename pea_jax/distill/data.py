@@ -40,8 +40,8 @@ def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib
         num_threads=config.data.num_threads,
     )
     if config.data.cached:
-        source = cached_source(config, models, pathlib.Path(config.data.cache_dir or workdir / "cache"))
-        return iter(make_loader(source, cached_example, **settings))
+        cached = cached_source(config, models, pathlib.Path(config.data.cache_dir or workdir / "cache"))
+        return iter(make_loader(cached, cached_example, **settings))
     source, buckets = WebDatasetSource(config.data.train), _buckets(config)
     example = PixelExample(config.language, buckets, config.data.caption_variants, config.seed)
     tokenize = functools.partial(tokenize_captions, student=models.student.tokenize, teacher=models.teacher.tokenize)

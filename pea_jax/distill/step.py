@@ -85,5 +85,5 @@ def make_train_step(
 
 def _averaged(average, params, decay: float, step: Array):
     """Exponential average whose memory grows with the run, so that the first steps are soon forgotten."""
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, average, params)
+    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: kept * old + (1.0 - kept) * new, average, params)

@@ -110,6 +110,7 @@ class DistillationTask:
         if "moments" in batch:
             moments = batch["moments"]
         else:
+            assert self.vae is not None, "a batch of pixels needs an autoencoder"
             moments = nnx.merge(self.vae, self._whole(frozen["vae"])).encode(batch["pixels"])
         latents = sample_moments(moments, key_latents) * self.scaling_factor
         return forward_diffusion(key_noise, latents, self.schedule, self.noise_offset)

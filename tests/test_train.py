@@ -1,0 +1,145 @@
+"""Training, export, generation and evaluation as a user runs them; a run killed at any moment loses nothing."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from tests import commands
+
+CONFIG = "configs/ru.py:emoji"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    return folder, commands.write_world(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(world):
+    """The work directory of an uninterrupted run."""
+    folder, fields = world
+    result = commands.run(commands.command("train", fields, config=CONFIG, workdir=folder / "run"), folder / "xla")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder / "run"
+
+
+def entries(workdir: pathlib.Path) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    lines = entries(finished)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert {"loss", "noise", "output", "features", "learning_rate"} <= lines[0].keys()
+    assert lines[-1]["images_per_second"] > 0
+    assert {path.name for path in (finished / "samples").iterdir()} == {"step_0.png", "step_6.png", "step_12.png"}
+    assert (finished / "config.json").exists() and list((finished / "tensorboard").iterdir())
+    description = json.loads((finished / "adapter" / "config.json").read_text())
+    assert description["system"] == "pea" and description["step"] == 12
+    assert description["text_encoder"]["context_length"] == 24
+    assert "base_model:" in (finished / "adapter" / "README.md").read_text()
+
+
+def test_running_again_says_that_it_is_done(world, finished):
+    folder, fields = world
+    before = (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns
+    result = commands.run(commands.command("train", fields, config=CONFIG, workdir=finished), folder / "xla")
+    assert result.returncode == 0 and "all 12 steps are done" in result.stdout
+    assert (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("killed_at", [4, 9])
+def test_a_killed_run_ends_with_the_same_bits(world, finished, killed_at):
+    folder, fields = world
+    workdir = folder / f"killed_{killed_at}"
+    arguments = commands.command("train", fields, config=CONFIG, workdir=workdir)
+    process = subprocess.Popen(
+        arguments,
+        cwd=commands.ROOT,
+        env=commands.environment(folder / "xla"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not any(line["step"] >= killed_at for line in entries(workdir)):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    result = commands.run(arguments, folder / "xla")
+    assert result.returncode == 0, result.stdout + result.stderr
+    name = "adapter/adapter.safetensors"
+    assert (workdir / name).read_bytes() == (finished / name).read_bytes()
+    assert [line["step"] for line in entries(workdir)] == list(range(1, 13))
+    losses = [[line["loss"] for line in entries(run)] for run in (workdir, finished)]
+    assert losses[0] == losses[1]
+
+
+def test_export_of_the_last_checkpoint_is_the_adapter(world, finished, tmp_path):
+    folder, _ = world
+    result = commands.run(commands.command("export", {}, workdir=finished, out=tmp_path / "a"), folder / "xla")
+    assert result.returncode == 0, result.stderr
+    name = "adapter.safetensors"
+    assert (tmp_path / "a" / name).read_bytes() == (finished / "adapter" / name).read_bytes()
+
+
+def test_generate_draws_one_picture_and_a_grid(world, finished, tmp_path):
+    folder, _ = world
+    flags = dict(adapter=finished / "adapter", out=tmp_path / "apple.png", steps=2)
+    one = commands.command("generate", {}, prompt="красное яблоко", **flags)
+    result = commands.run(one, folder / "xla")
+    assert result.returncode == 0, result.stderr
+    assert Image.open(tmp_path / "apple.png").size == (64, 64)
+    result = commands.run([*one, "--prompt=собака"], folder / "xla")
+    assert result.returncode == 0, result.stderr
+    assert Image.open(tmp_path / "apple.png").size[1] > 128
+
+
+def test_evaluate_reports_every_system_on_both_splits(world, finished, tmp_path):
+    folder, fields = world
+    flags = dict(config=CONFIG, adapter=finished / "adapter", out=tmp_path / "report.json")
+    arguments = commands.command("evaluate", fields, **flags, compare=f"twin={finished / 'adapter'}")
+    result = commands.run(arguments, folder / "xla")
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "report.json").read_text())["results"]
+    names = ["English teacher", "adapter", "twin", "untrained"]
+    assert [(r["split"], r["system"]) for r in results] == [(s, n) for s in ("seen", "held out") for n in names]
+    by_name = {r["system"]: r for r in results if r["split"] == "seen"}
+    assert by_name["adapter"]["distance"] == by_name["twin"]["distance"]
+    assert by_name["adapter"]["distance"] != by_name["untrained"]["distance"]
+    assert by_name["English teacher"]["distance"] is None
+    assert "English teacher" in result.stdout
+
+
+def test_training_moves_every_tensor(world, finished):
+    tensors = load_file(finished / "adapter" / "adapter.safetensors")
+    assert all(np.isfinite(value).all() for value in tensors.values())
+    assert np.any(tensors["layernorm.bias"] != 0) and np.any(tensors["layernorm.weight"] != 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batchsize": 4}, "batch_size"),
+        ({"data.train": "nowhere-{0..1}.tar"}, "nowhere-0.tar: no such shard"),
+        ({"base_model": "no/such/model"}, "'no/such/model': no such model folder"),
+        ({"batch_size": 5000}, "lower batch_size"),
+        ({"language": "xx"}, "caption_xx"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(world, tmp_path, change, message):
+    folder, fields = world
+    arguments = commands.command("train", {**fields, **change}, config=CONFIG, workdir=tmp_path / "run")
+    result = commands.run(arguments, folder / "xla")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert result.returncode == 1 and len(errors) == 1 and message in errors[0], result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.array_record.*"))
