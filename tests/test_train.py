@@ -83,6 +83,15 @@ def test_a_killed_run_ends_with_the_same_bits(world, finished, killed_at):
     assert losses[0] == losses[1]
 
 
+def test_pixels_and_token_ids_in_the_step_give_the_losses_of_the_cache(world, finished):
+    folder, fields = world
+    fields = {**fields, "data.cached": False, "num_steps": 2}
+    result = commands.run(commands.command("train", fields, config=CONFIG, workdir=folder / "raw"), folder / "xla")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for raw, cached in zip(entries(folder / "raw"), entries(finished)[:2], strict=True):
+        np.testing.assert_allclose(raw["loss"], cached["loss"], rtol=1e-3)
+
+
 def test_export_of_the_last_checkpoint_is_the_adapter(world, finished, tmp_path):
     folder, _ = world
     result = commands.run(commands.command("export", {}, workdir=finished, out=tmp_path / "a"), folder / "xla")

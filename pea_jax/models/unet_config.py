@@ -123,7 +123,9 @@ def _check(fields: dict[str, Any]) -> None:
     for name in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
         if fields["addition_embed_type"] and not fields[name]:
             raise PeaError(f"addition_embed_type='text_time' needs {name}")
-    if not fields["norm_num_groups"] or any(width % fields["norm_num_groups"] for width in fields["block_out_channels"]):
+    if not fields["norm_num_groups"] or any(
+        width % fields["norm_num_groups"] for width in fields["block_out_channels"]
+    ):
         raise PeaError(f"norm_num_groups={fields['norm_num_groups']} does not divide block_out_channels")
 
 

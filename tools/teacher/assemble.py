@@ -35,6 +35,11 @@ def main() -> None:
     )
     shutil.rmtree(args.out, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(args.out)
+    (args.out / "training").mkdir()
+    for stage in ("vae", "text", "unet"):
+        shutil.copyfile(args.workdir / stage / "log.jsonl", args.out / "training" / f"{stage}.jsonl")
+    for path in args.out.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: UNet after {saved['step']} steps, {size / 1e6:.1f} MB")
 
