@@ -8,6 +8,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 DEMO := runs/ru-emoji
 DEMO_CONFIG := configs/ru.py:emoji
+# The baseline of the demo: the text embeddings alone are regressed, no UNet is asked.
+REGRESSION := --config.loss.noise=0 --config.loss.output=0 --config.loss.features=0 --config.loss.conditioning=1 \
+  --config.data.cache_dir=$(DEMO)/cache
 
 # One core a test process; a waiting torch thread sleeps instead of spinning; nothing is fetched from a model hub.
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE JAX_PLATFORMS=cpu HF_HUB_OFFLINE=1
@@ -25,7 +28,9 @@ help:
 
 demo: .venv/base.stamp
 	$(BIN)/python -m pea_jax.train --config $(DEMO_CONFIG) --workdir $(DEMO)
-	$(BIN)/python -m pea_jax.evaluate --adapter $(DEMO)/adapter --config $(DEMO_CONFIG) --out $(DEMO)/report.json
+	$(BIN)/python -m pea_jax.train --config $(DEMO_CONFIG) --workdir $(DEMO)-regression $(REGRESSION)
+	$(BIN)/python -m pea_jax.evaluate --adapter $(DEMO)/adapter --compare regression=$(DEMO)-regression/adapter \
+	  --config $(DEMO_CONFIG) --out $(DEMO)/report.json
 
 test: lint
 	$(PYTEST) -m "not slow"
