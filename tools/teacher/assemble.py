@@ -18,7 +18,7 @@ def main() -> None:
     args = parser.parse_args()
     text, vae = args.workdir / "text", AutoencoderKL.from_pretrained(args.workdir / "vae" / "model")
     _, factor = unet.latents(vae, corpus.load(flags=False))
-    vae.register_to_config(scaling_factor=factor)
+    vae.register_to_config(scaling_factor=factor, _name_or_path="")
     denoiser = unet.build()
     saved = torch.load(args.workdir / "unet" / "state.pt", weights_only=True)
     denoiser.load_state_dict(saved["modules"]["average"])
