@@ -61,8 +61,7 @@ def new_adapter(config: ConfigDict, models: FrozenModels) -> PEAdapter:
     unet = models.unet.config
     dims = AdapterDims(
         input_dim=models.student.hidden_size,
-        # what is left of the added conditioning beside the six embedded time_ids
-        pooled_dim=unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim,
+        pooled_dim=unet.pooled_dim,
         output_dim=unet.cross_attention_dim[0],
         **config.adapter,
     )

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import PEAdapter
-from pea_jax.data import Concept, read_split
+from pea_jax.data import Sample, WebDatasetSource
 from pea_jax.distill.models import FrozenModels
 from pea_jax.grids import save_grid
 from pea_jax.report import Report
@@ -25,9 +25,9 @@ class Pictures:
         self._sampling = Sampling(batch_size=settings.pop("count"), **settings)
         self._folder, self._size = folder, config.picture_size
         self._pipeline = TextToImage(models.unet, models.vae, models.scheduler, mesh)
-        concepts = _prompts(config)
-        self._native = [concept.names[config.language] for concept in concepts]
-        english = [concept.names["en"] for concept in concepts]
+        samples = _prompts(config)
+        self._native = [sample.caption(config.language) for sample in samples]
+        english = [sample.caption("en") for sample in samples]
         self._conditioner = AdapterConditioner(models.student, adapter)
         self._states, _ = models.student.encode([*self._native, ""])
         self._teacher = self._draw(models.teacher.encode([*english, ""]))
@@ -53,8 +53,11 @@ class Pictures:
         return self._pipeline.generate(prompts, negative, self._sampling, height=height, width=width)
 
 
-def _prompts(config: ConfigDict) -> list[Concept]:
-    languages, half = (config.language, "en"), config.sample.count // 2
-    validation = read_split(config.data.validation, languages) if config.data.validation else []
-    held_out = validation[:half]
-    return read_split(config.data.train, languages)[: config.sample.count - len(held_out)] + held_out
+def _prompts(config: ConfigDict) -> list[Sample]:
+    held_out = _first(config.data.validation, config.sample.count // 2) if config.data.validation else []
+    return _first(config.data.train, config.sample.count - len(held_out)) + held_out
+
+
+def _first(patterns: str, count: int) -> list[Sample]:
+    source = WebDatasetSource(patterns)
+    return [source[number] for number in range(min(count, len(source)))]

@@ -90,6 +90,11 @@ class UNetConfig:
     addition_time_embed_dim: int
     projection_class_embeddings_input_dim: int
 
+    @property
+    def pooled_dim(self) -> int:
+        """Width of `text_embeds`: what the added conditioning takes beside the six embedded `time_ids`."""
+        return self.projection_class_embeddings_input_dim - 6 * self.addition_time_embed_dim
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
         """From a diffusers `config.json`.

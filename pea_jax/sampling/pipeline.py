@@ -67,8 +67,7 @@ class TextToImage:
           PeaError: its widths are not those of the UNet.
         """
         config = self._unet_config
-        pooled_dim = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        wanted, found = (config.cross_attention_dim[0], pooled_dim), (dims.output_dim, dims.pooled_dim)
+        wanted, found = (config.cross_attention_dim[0], config.pooled_dim), (dims.output_dim, dims.pooled_dim)
         if wanted != found:
             raise PeaError(
                 f"{name}: this adapter was made for another base model: it gives embeddings of widths {found}, "
