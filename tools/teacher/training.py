@@ -28,7 +28,7 @@ class Run:
         self.path, self.log = folder / "state.pt", folder / "log.jsonl"
         self.modules, self.total, self.save_every = modules, steps, save_every
         parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+        self.optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
             lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))) + 0.01),
