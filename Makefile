@@ -40,13 +40,13 @@ test-slow: .venv/dev.stamp
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check pea_jax tests tools configs
+	$(BIN)/ruff format --check pea_jax tests tools configs benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format pea_jax tests tools configs
+	$(BIN)/ruff format pea_jax tests tools configs benchmarks
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -1,5 +1,6 @@
 """The whole loss against the published formula, written in PyTorch around PyTorch's own UNet."""
 
+import copy
 import dataclasses
 
 import jax
@@ -10,16 +11,16 @@ import torch
 from diffusers import UNet2DConditionModel
 from flax import nnx
 
+from benchmarks import published
 from pea_jax.adapter import AdapterDims, PEAdapter
 from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.weights import load_unet
 from pea_jax.weights.torch_names import to_torch_names
 from tests import tiny_sdxl
-from tests.published_adapter import PublishedAdapter
+from tests.torch_oracle import nchw, quick_jit
 
 BATCH, LENGTH, STATE, HIDDEN, POOLED, WIDTH = 4, 5, 12, 20, 16, 24
-FEATURES = ("down_0", "down_1", "down_2", "mid", "up_0", "up_1", "up_2")
 
 
 @pytest.fixture(scope="module")
@@ -63,46 +64,13 @@ def setting(torch_unet, tmp_path_factory):
     return task, params, frozen, batch
 
 
-def to_torch(x) -> torch.Tensor:
-    return torch.from_numpy(np.array(x))
-
-
-def run_torch(unet, sample, timesteps, tokens, pooled, time_ids):
-    """Prediction and the seven features, by hooks on the blocks as in the published script."""
-    blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
-    caught = []
-    hooks = [
-        b.register_forward_hook(lambda _m, _i, out: caught.append(out[0] if isinstance(out, tuple) else out))
-        for b in blocks
-    ]
-    added = dict(text_embeds=pooled, time_ids=time_ids)
-    prediction = unet(sample, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
-    for hook in hooks:
-        hook.remove()
-    return prediction, caught
-
-
-def published_loss(unet, adapter, frozen, batch, noisy, dropped, hybrid):
-    """Section 3.1 of the published recipe: 1 : 1 : 0.1, always divided by the whole batch."""
-    pooled, tokens = adapter(to_torch(batch["states"]))
-    _, null = adapter(to_torch(frozen["null_states"]))
-    dropped = to_torch(dropped)[:, None, None]
-    tokens = torch.where(dropped, null, tokens)
-    teacher_tokens = torch.where(dropped, to_torch(frozen["null_prompt_embeds"]), to_torch(batch["prompt_embeds"]))
-    sample, target = (to_torch(x).permute(0, 3, 1, 2) for x in (noisy.sample, noisy.target))
-    timesteps, time_ids = to_torch(noisy.timesteps), to_torch(batch["time_ids"])
-    student, student_features = run_torch(unet, sample, timesteps, tokens, pooled, time_ids)
-    with torch.no_grad():
-        teacher, teacher_features = run_torch(
-            unet, sample, timesteps, teacher_tokens, to_torch(batch["pooled_prompt_embeds"]), time_ids
-        )
-    native = to_torch(batch["native"]) if hybrid else torch.ones(BATCH)
-    parallel = 1 - native if hybrid else torch.ones(BATCH)
-    error = lambda a, b: (a - b).square().mean(dim=(1, 2, 3))  # noqa: E731
-    noise = (native * error(student, target)).mean()
-    output = (parallel * error(student, teacher)).mean()
-    features = sum((parallel * error(a, b)).mean() for a, b in zip(student_features, teacher_features, strict=True))
-    return noise + output + 0.1 * features, dict(noise=noise, output=output, features=features)
+def published_batch(frozen, batch, noisy, dropped) -> dict[str, torch.Tensor]:
+    pictures = dict(sample=noisy.sample, target=noisy.target)
+    named = {**batch, **frozen, "dropped": dropped, "timesteps": noisy.timesteps}
+    del named["unet"], named["moments"]
+    return {name: nchw(np.asarray(x)) for name, x in pictures.items()} | {
+        name: torch.from_numpy(np.array(x)) for name, x in named.items()
+    }
 
 
 @pytest.mark.parametrize("hybrid", [True, False])
@@ -110,15 +78,17 @@ def test_loss_terms_and_gradient_are_the_published_ones(setting, torch_unet, hyb
     task, params, frozen, batch = setting
     task = dataclasses.replace(task, weights=LossWeights(hybrid=hybrid))
     key = jax.random.key(3)
-    (loss, terms), gradient = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
+    (loss, terms), gradient = quick_jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
 
     key_latents, key_noise, key_drop = jax.random.split(key, 3)
     noisy = task.noisy_sample(frozen, batch, key_latents, key_noise)
     dropped = jax.random.bernoulli(key_drop, task.condition_dropout, (BATCH,))
     assert 0 < int(dropped.sum()) < BATCH
-    adapter = PublishedAdapter(STATE, HIDDEN, POOLED, WIDTH)
+    adapter = published.PublishedAdapter(STATE, HIDDEN, POOLED, WIDTH)
     adapter.load_state_dict({k: torch.tensor(v) for k, v in to_torch_names(params).items()}, strict=True)
-    expected, expected_terms = published_loss(torch_unet, adapter, frozen, batch, noisy, dropped, hybrid)
+    arrays = published_batch(frozen, batch, noisy, dropped)
+    unet = copy.deepcopy(torch_unet)  # the hooks stay on it
+    expected, expected_terms = published.loss(unet, published.Features(unet), adapter, arrays, hybrid=hybrid)
     expected.backward()
 
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
