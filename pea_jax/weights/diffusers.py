@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from pea_jax.errors import PeaError
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.models.vae import AutoencoderKL, VAEConfig
-from pea_jax.weights.safetensors_files import StoredTensor, open_checkpoint
-from pea_jax.weights.torch_names import Model, PartitionRule, fill
+from pea_jax.weights.checkpoint_files import open_checkpoint
+from pea_jax.weights.torch_names import Model, PartitionRule, StoredArray, fill
 
 STEM = "diffusion_pytorch_model"
 # Autoencoders saved before diffusers 0.18 name their attention after the layers of the first implementation.
@@ -93,6 +93,6 @@ def _abstract(build: Callable[..., Model], dtype: jax.typing.DTypeLike) -> Model
     return nnx.eval_shape(lambda: build(dtype=dtype, param_dtype=dtype))
 
 
-def _with_current_names(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+def _with_current_names(tensors: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
     pattern = re.compile(rf"(mid_block\.attentions\.\d+\.)({'|'.join(OLD_ATTENTION)})(?=\.)")
     return {pattern.sub(lambda m: m[1] + OLD_ATTENTION[m[2]], name): tensor for name, tensor in tensors.items()}

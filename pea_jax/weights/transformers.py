@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
+from pea_jax.weights.checkpoint_files import open_checkpoint
 from pea_jax.weights.diffusers import read_config
 from pea_jax.weights.quantised import dequantise_all
-from pea_jax.weights.safetensors_files import open_checkpoint
 from pea_jax.weights.torch_names import StoredArray, fill
 
 STEM, QUANTISED_STEM = "model", "model_q4"

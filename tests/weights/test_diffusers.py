@@ -124,9 +124,23 @@ def test_unsupported_config(folder):
 
 
 def test_no_weights(folder):
-    (folder / "unet" / FILE).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+    (folder / "unet" / FILE).unlink()
     message = refusal(folder)
-    assert f"no {FILE}" in message and "found config.json, diffusion_pytorch_model.bin" in message
+    assert f"neither {FILE} nor diffusion_pytorch_model.bin (found config.json)" in message
+
+
+def test_renamed_weights(folder):
+    (folder / "unet" / FILE).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+    assert "diffusion_pytorch_model.bin: not a complete file of PyTorch tensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "20KB"}, {"variant": "fp16"}])
+def test_pickled_weights(saved, tmp_path, options):
+    UNet2DConditionModel.from_pretrained(saved / "unet").save_pretrained(
+        tmp_path / "unet", safe_serialization=False, **options
+    )
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert equal(to_torch_names(load_unet(tmp_path)), saved / "unet" / FILE)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 0.1, 0.99])
