@@ -38,6 +38,7 @@ TESTED_BY = {
     "models/unet_blocks.py": "models/test_unet.py",
     "models/vae_config.py": "models/test_vae.py",
     "sampling/noise_schedule.py": "sampling/test_schedulers.py",
+    "text/architectures.py": "text/test_encoders.py",
     "weights/quantised.py": "weights/test_transformers.py",
     "weights/safetensors_files.py": "weights/test_torch_names.py",
 }

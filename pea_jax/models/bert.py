@@ -31,6 +31,11 @@ class BertConfig:
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
 
+    @property
+    def max_length(self) -> int:
+        """The most tokens that the network takes."""
+        return self.max_position_embeddings
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "BertConfig":
         """From a transformers `config.json`; fields that do not shape the network are passed over.

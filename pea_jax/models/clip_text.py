@@ -38,6 +38,11 @@ class CLIPTextConfig:
     layer_norm_eps: float = 1e-5
     eos_token_id: int = 49407
 
+    @property
+    def max_length(self) -> int:
+        """The most tokens that the network takes."""
+        return self.max_position_embeddings
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
         """From a transformers `config.json`; fields that do not shape the network are passed over.

@@ -1,8 +1,7 @@
 """Frozen text encoders of any language: tokenizer, network and the hidden state that is read."""
 
 import pathlib
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,19 +10,9 @@ import numpy as np
 from flax import nnx
 
 from pea_jax.errors import PeaError
+from pea_jax.text.architectures import ARCHITECTURES, architecture_of
 from pea_jax.text.chunks import ChunkedEncoder
-from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
-from pea_jax.weights.diffusers import read_config
-from pea_jax.weights.transformers import load_bert, load_clip_text
-
-# By the name in `architectures` of config.json: what loads it. Every network is called with (input_ids, attention_mask)
-# and returns (last_hidden_state, {"hidden_states": [...], ...}).
-ARCHITECTURES: dict[str, Callable[..., Any]] = {
-    "BertForMaskedLM": load_bert,
-    "BertModel": load_bert,
-    "CLIPTextModel": load_clip_text,
-    "CLIPTextModelWithProjection": load_clip_text,
-}
+from pea_jax.text.tokenizer import Tokenizer
 
 
 class TextEncoder:
@@ -42,13 +31,15 @@ class TextEncoder:
         context_length: int,
         prefix: str = "",
         hidden_state: int = -1,
+        masked: bool = True,
         mesh: jax.sharding.Mesh | None = None,
     ):
         self._graphdef, self.params = nnx.split(network)
         self.tokenizer, self.name_or_path, self.architecture = tokenizer, name_or_path, architecture
-        self.context_length, self.prefix, self.hidden_state = context_length, prefix, hidden_state
-        self.hidden_size: int = network.config.hidden_size
-        self.mesh = mesh
+        self.context_length, self.prefix = context_length, prefix
+        self.hidden_state, self.masked, self.mesh = hidden_state, masked, mesh
+        tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        self.hidden_size: int = jax.eval_shape(self.apply, self.params, tokens, tokens).shape[-1]
         self._encode = ChunkedEncoder(lambda params, tokens: self.apply(params, **tokens), mesh)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -59,7 +50,7 @@ class TextEncoder:
 
     def apply(self, params: Any, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
         """The chosen hidden state `[B, L, D]`; pure, for use inside a jitted step."""
-        last, features = nnx.merge(self._graphdef, params)(input_ids, attention_mask)
+        last, features = nnx.merge(self._graphdef, params)(input_ids, attention_mask if self.masked else None)
         return last if self.hidden_state == -1 else features["hidden_states"][self.hidden_state]
 
     def encode(self, texts: Sequence[str]) -> tuple[jax.Array, jax.Array]:
@@ -68,7 +59,8 @@ class TextEncoder:
         return self._encode(self.params, tokens), jnp.asarray(tokens["attention_mask"])
 
     def describe(self) -> dict[str, Any]:
-        """What must be the same again to get these states: the arguments of `load_text_encoder` and how it pads."""
+        """What must be the same again to get these states: the arguments of `load_text_encoder`, how it pads and
+        truncates (the special tokens at the end stay), and whether padding is hidden from the network."""
         return {
             "id": self.name_or_path,
             "architecture": self.architecture,
@@ -77,6 +69,8 @@ class TextEncoder:
             "pad_token": self.tokenizer.pad_token,
             "pad_token_id": self.tokenizer.pad_token_id,
             "padding_side": self.tokenizer.padding_side,
+            "truncation_side": self.tokenizer.truncation_side,
+            "masked": self.masked,
             "hidden_state": self.hidden_state,
         }
 
@@ -86,15 +80,15 @@ def load_text_encoder(
     *,
     context_length: int | None = None,
     prefix: str = "",
-    hidden_state: int = -1,
+    hidden_state: int | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
     mesh: jax.sharding.Mesh | None = None,
 ) -> TextEncoder:
-    """The text encoder saved in a transformers folder: config.json, tokenizer and weights.
+    """The text encoder saved in a folder: configuration, tokenizer and weights.
 
     Args:
-      folder: any whose architecture is in `ARCHITECTURES`.
-      context_length: number of tokens; by default as many as tokenizer and network allow.
+      folder: any whose architecture is in `ARCHITECTURES`, which gives the defaults below.
+      context_length: number of tokens.
       prefix: put before every text ("query: " for the E5 family).
       hidden_state: -1 is the network's `last_hidden_state` (for CLIP after its final norm); any other counts in its
         `hidden_states`, of which 0 are the embeddings and -2 is the penultimate layer.
@@ -105,11 +99,14 @@ def load_text_encoder(
       PeaError: if something is missing, broken or unknown, or the network does not have such a length or hidden state.
     """
     folder = pathlib.Path(folder)
-    architecture = read_config(folder, _architecture)
-    tokenizer = load_tokenizer(folder)
-    network = ARCHITECTURES[architecture](folder, dtype=dtype, mesh=mesh)
+    architecture = architecture_of(folder)
+    row = ARCHITECTURES[architecture]
+    tokenizer = row.load_tokenizer(folder)
+    network = row.load(folder, dtype=dtype, mesh=mesh)
     if context_length is None:
-        context_length = min(tokenizer.model_max_length or sys.maxsize, network.config.max_position_embeddings)
+        limits = (row.context_length, tokenizer.model_max_length, network.config.max_length)
+        context_length = min(limit for limit in limits if limit is not None)
+    hidden_state = row.hidden_state if hidden_state is None else hidden_state
     _check(folder, network.config, tokenizer, context_length, hidden_state)
     return TextEncoder(
         network,
@@ -119,22 +116,15 @@ def load_text_encoder(
         context_length=context_length,
         prefix=prefix,
         hidden_state=hidden_state,
+        masked=row.masked,
         mesh=mesh,
     )
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
-    named = config.get("architectures") or ["none"]
-    known = [name for name in named if name in ARCHITECTURES]
-    if not known:
-        raise PeaError(f"architecture {', '.join(named)} is not known (known: {', '.join(ARCHITECTURES)})")
-    return known[0]
-
-
 def _check(folder: pathlib.Path, config: Any, tokenizer: Tokenizer, context_length: int, hidden_state: int) -> None:
-    positions, layers, rows = config.max_position_embeddings, config.num_hidden_layers, config.vocab_size
-    if context_length > positions:
-        raise PeaError(f"{folder}: context_length={context_length} is more than the network's {positions} positions")
+    longest, layers, rows = config.max_length, config.num_hidden_layers, config.vocab_size
+    if longest is not None and context_length > longest:
+        raise PeaError(f"{folder}: context_length={context_length} is more than the network's {longest} positions")
     if not -layers - 1 <= hidden_state <= layers:
         raise PeaError(f"{folder}: hidden_state={hidden_state} is not within -{layers + 1}..{layers}")
     if (size := tokenizer.backend.get_vocab_size()) > rows:

@@ -18,13 +18,14 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A `tokenizers.Tokenizer` with the padding rule that its folder states beside it."""
+    """A `tokenizers.Tokenizer` with the rules of padding and truncation that its folder states beside it."""
 
     backend: tokenizers.Tokenizer
     pad_token: str
     pad_token_id: int
     padding_side: str
     model_max_length: int | None
+    truncation_side: str = "right"
 
     def encode(self, texts: Sequence[str], context_length: int) -> dict[str, np.ndarray]:
         """Tokens of `texts`, each truncated (its last special token stays) and padded to `context_length`.
@@ -40,7 +41,7 @@ class Tokenizer:
         specials = self.backend.num_special_tokens_to_add(False)
         if context_length <= specials:  # the library would switch truncation off
             raise PeaError(f"context_length={context_length} leaves no room beside {specials} special tokens")
-        self.backend.enable_truncation(context_length)
+        self.backend.enable_truncation(context_length, direction=self.truncation_side)
         self.backend.enable_padding(
             length=context_length, direction=self.padding_side, pad_id=self.pad_token_id, pad_token=self.pad_token
         )
@@ -83,7 +84,8 @@ def _from_json(folder: pathlib.Path) -> Tokenizer:
     default = next((token for token in ("<pad>", "[PAD]") if backend.token_to_id(token) is not None), None)
     pad_token = specials["pad_token"].content if "pad_token" in specials else padding.get("pad_token", default)
     side = settings.get("padding_side", padding.get("direction", "right"))
-    return _tokenizer(folder, backend, pad_token, side, settings.get("model_max_length"))
+    cut = settings.get("truncation_side", "right")
+    return _tokenizer(folder, backend, pad_token, side, cut, settings.get("model_max_length"))
 
 
 def _settings(folder: pathlib.Path) -> dict[str, Any]:
@@ -117,7 +119,8 @@ def _from_transformers(folder: pathlib.Path) -> Tokenizer:
     except (AttributeError, ImportError, KeyError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise PeaError(f"{folder}: transformers cannot read this tokenizer ({reason}); add a tokenizer.json") from error
-    return _tokenizer(folder, backend, tokenizer.pad_token, tokenizer.padding_side, tokenizer.model_max_length)
+    sides = tokenizer.padding_side, tokenizer.truncation_side
+    return _tokenizer(folder, backend, tokenizer.pad_token, *sides, tokenizer.model_max_length)
 
 
 def _tokenizer(
@@ -125,6 +128,7 @@ def _tokenizer(
     backend: tokenizers.Tokenizer,
     pad_token: str | None,
     padding_side: str,
+    truncation_side: str,
     model_max_length: float | None,
 ) -> Tokenizer:
     pad_token_id = None if pad_token is None else backend.token_to_id(pad_token)
@@ -132,7 +136,7 @@ def _tokenizer(
         raise PeaError(f"{folder}: no padding token: name one of its tokens as pad_token in tokenizer_config.json")
     # transformers writes "no limit" as 10**30.
     limit = None if model_max_length is None or model_max_length >= 2**31 else int(model_max_length)
-    return Tokenizer(backend, pad_token, pad_token_id, padding_side, limit)
+    return Tokenizer(backend, pad_token, pad_token_id, padding_side, limit, truncation_side)
 
 
 def _rows(rows: list[list[int]], width: int) -> np.ndarray:

@@ -98,6 +98,8 @@ def test_description_rebuilds_the_encoder(clip_folder: pathlib.Path):
         "pad_token": "<|endoftext|>",
         "pad_token_id": VOCABULARY - 1,
         "padding_side": "right",
+        "truncation_side": "right",
+        "masked": True,
         "hidden_state": -2,
     }
     arguments = {name: description[name] for name in ("context_length", "prefix", "hidden_state")}
