@@ -1,9 +1,8 @@
-"""The trainable part: a small network from a text encoder's token states to SDXL's conditioning."""
+"""The trainable part: a small network from a text encoder's token states to the denoiser's conditioning."""
 
 import dataclasses
 import json
 import pathlib
-import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -15,21 +14,26 @@ from jax import Array
 from safetensors.numpy import save_file
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.safetensors_files import StoredTensor, open_safetensors
-from pea_jax.weights.torch_names import fill, to_torch_names
+from pea_jax.weights.adapter_layouts import check_layout, open_published
+from pea_jax.weights.torch_names import StoredArray, fill, to_torch_names
 
 WEIGHTS, CONFIG, CARD = "adapter.safetensors", "config.json", "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
 class AdapterDims:
-    """Widths of the adapter; SDXL's are pooled 1280 and output 2048."""
+    """Widths of the adapter.
+
+    Stable Diffusion XL's are pooled 1280 and output 2048; Stable Diffusion 1.5's None and 768, as it takes no pooled
+    embedding. `use_bias` is of the projector: the oldest published adapters have biases there.
+    """
 
     input_dim: int
     hidden_dim: int
-    pooled_dim: int
+    pooled_dim: int | None
     output_dim: int
     num_layers: int = 3
+    use_bias: bool = False
 
 
 class GELU(nnx.Module):
@@ -40,26 +44,32 @@ class GELU(nnx.Module):
 
 
 class PEAdapter(nnx.Module):
-    """LayerNorm, bias-free linears with GELU between, one more linear to the tokens (`MLP` of PEA-Diffusion)."""
+    """LayerNorm, linears with GELU between, one more linear to the tokens (`MLP` of PEA-Diffusion).
+
+    The one more linear, `fc`, is None where nothing is pooled.
+    """
 
     def __init__(self, dims: AdapterDims, *, rngs: nnx.Rngs):
-        widths = [dims.input_dim, *[dims.hidden_dim] * (dims.num_layers - 1), dims.pooled_dim]
-        linears = [_linear(a, b, use_bias=False, rngs=rngs) for a, b in zip(widths, widths[1:], strict=False)]
+        last = dims.output_dim if dims.pooled_dim is None else dims.pooled_dim
+        widths = [dims.input_dim, *[dims.hidden_dim] * (dims.num_layers - 1), last]
+        linears = [_linear(a, b, use_bias=dims.use_bias, rngs=rngs) for a, b in zip(widths, widths[1:], strict=False)]
         layers = [layer for linear in linears for layer in (linear, GELU())][:-1]
         self.dims = dims
         self.layernorm = nnx.LayerNorm(dims.input_dim, epsilon=1e-5, rngs=rngs)
         self.projector = nnx.List(layers)
-        self.fc = _linear(dims.pooled_dim, dims.output_dim, use_bias=True, rngs=rngs)
+        self.fc = None if dims.pooled_dim is None else _linear(last, dims.output_dim, use_bias=True, rngs=rngs)
 
-    def __call__(self, states: Array) -> tuple[Array, Array]:
+    def __call__(self, states: Array) -> tuple[Array, Array | None]:
         """States `[B, L, input_dim]` -> `prompt_embeds [B, L, output_dim]`, `pooled_prompt_embeds [B, pooled_dim]`.
 
         The pooled embedding is the mean over all L positions, padding included, as published: context length and
-        padding must be those of training.
+        padding must be those of training. Without a `pooled_dim` it is None.
         """
         y = self.layernorm(states.astype(jnp.float32))
         for layer in self.projector:
             y = layer(y)
+        if self.fc is None:
+            return y, None
         return self.fc(jax.nn.gelu(y, approximate=False)), jnp.mean(y, axis=1)
 
     @classmethod
@@ -69,9 +79,17 @@ class PEAdapter(nnx.Module):
         Raises:
           PeaError: no such directory, or the file is broken or no adapter.
         """
-        path = pathlib.Path(folder) / WEIGHTS
-        tensors = open_safetensors(path)
-        dims = _dims(path, tensors)
+        return cls.from_published(pathlib.Path(folder) / WEIGHTS)
+
+    @classmethod
+    def from_published(cls, path: str | pathlib.Path) -> "PEAdapter":
+        """The adapter of one file in any of the published layouts (`weights.adapter_layouts`), pickled or safetensors.
+
+        Raises:
+          PeaError: no such file, or it is broken or no adapter.
+        """
+        tensors = open_published(pathlib.Path(path))
+        dims = _dims(tensors, check_layout(tensors, source=str(path)))
         return fill(nnx.eval_shape(lambda: cls(dims, rngs=nnx.Rngs(0))), tensors, source=str(path))
 
     def save_pretrained(self, folder: str | pathlib.Path, config: Mapping[str, Any], card: str) -> None:
@@ -105,17 +123,16 @@ def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
     return config
 
 
-def _dims(path: pathlib.Path, tensors: Mapping[str, StoredTensor]) -> AdapterDims:
-    indices = sorted(int(name.split(".")[1]) for name in tensors if re.fullmatch(r"projector\.\d+\.weight", name))
-    if not indices or "fc.weight" not in tensors:
-        raise PeaError(f"{path}: not an adapter (expects layernorm, projector.0, projector.2, ... and fc)")
-    first, last = tensors[f"projector.{indices[0]}.weight"], tensors[f"projector.{indices[-1]}.weight"]
+def _dims(tensors: Mapping[str, StoredArray], places: list[int]) -> AdapterDims:
+    first, last = tensors["projector.0.weight"], tensors[f"projector.{places[-1]}.weight"]
+    pooled = "fc.weight" in tensors
     return AdapterDims(
         input_dim=first.shape[1],
         hidden_dim=first.shape[0],
-        pooled_dim=last.shape[0],
-        output_dim=tensors["fc.weight"].shape[0],
-        num_layers=len(indices),
+        pooled_dim=last.shape[0] if pooled else None,
+        output_dim=tensors["fc.weight"].shape[0] if pooled else last.shape[0],
+        num_layers=len(places),
+        use_bias="projector.0.bias" in tensors,
     )
 
 

@@ -1,0 +1,56 @@
+"""The layouts in which adapters of PEA-Diffusion are published, under the names that `adapter.PEAdapter` has.
+
+| layout | tensors | what it is |
+|---|---|---|
+| oldest | `layernorm` `fc1` `fc2` `fc3`, all with bias | `fc3(gelu(fc2(gelu(fc1(x)))))`, pooled before the last GELU |
+| three linears | `layernorm` `projector.0` `.2` `.4` without bias, `fc` | the same with one linear more |
+| four linears | `layernorm` `projector.0` `.2` `.4` `.6` without bias, `fc` | and one more |
+| Stable Diffusion 1.5 | `layernorm`, `projector` of three or five linears without bias | no `fc`, nothing pooled |
+
+All but the oldest have their names already. Widths are in the shapes; the files are pickled or safetensors.
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping
+
+from pea_jax.errors import PeaError
+from pea_jax.weights.pickled_files import open_pickled
+from pea_jax.weights.safetensors_files import open_safetensors
+from pea_jax.weights.torch_names import StoredArray
+
+OLDEST = {"fc1": "projector.0", "fc2": "projector.2", "fc3": "fc"}
+WEIGHT = re.compile(r"projector\.(\d+)\.weight")
+
+
+def open_published(path: pathlib.Path) -> dict[str, StoredArray]:
+    """The tensors of an adapter in any layout, by the names of `PEAdapter`.
+
+    Raises:
+      PeaError: the file is missing or broken, or no adapter.
+    """
+    stored = open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
+    tensors = {_current_name(name): tensor for name, tensor in stored.items()}
+    check_layout(tensors, source=str(path))
+    return tensors
+
+
+def check_layout(tensors: Mapping[str, StoredArray], *, source: str) -> list[int]:
+    """The places of the projector's linears, `[0, 2, ...]`, in tensors under current names.
+
+    Raises:
+      PeaError: naming `source`, if these are not the tensors of an adapter.
+    """
+    places = sorted(int(match[1]) for match in map(WEIGHT.fullmatch, tensors) if match)
+    half_a_layer = "fc.bias" in tensors and "fc.weight" not in tensors
+    if len(places) < 2 or places != list(range(0, 2 * len(places), 2)) or half_a_layer:
+        raise PeaError(
+            f"{source}: not an adapter (expects layernorm, projector.0, projector.2, ... and, but for Stable "
+            "Diffusion 1.5, fc; or layernorm, fc1, fc2, fc3)"
+        )
+    return places
+
+
+def _current_name(name: str) -> str:
+    layer, _, kind = name.rpartition(".")
+    return f"{OLDEST[layer]}.{kind}" if layer in OLDEST else name
