@@ -65,8 +65,8 @@ class Upsample2D(nnx.Module):
     def __call__(self, x: jax.Array, size: tuple[int, ...] | None = None) -> jax.Array:
         batch, height, width, channels = x.shape
         h, w = size or (2 * height, 2 * width)
-        # Columns, then rows: the gradient is then a sum of two slices each. That of a broadcast is a reduction, which XLA's
-        # CPU backend merges into the convolution's and runs three times as slowly.
+        # Columns, then rows: the gradient is then a sum of two slices each. That of a broadcast is a reduction, which
+        # XLA's CPU backend merges into the convolution's and runs three times as slowly.
         x = jnp.concatenate([x, x], axis=3).reshape(batch, height, 2 * width * channels)
         x = jnp.concatenate([x, x], axis=2).reshape(batch, 2 * height, 2 * width, channels)
         return self.conv(x[:, :h, :w])
