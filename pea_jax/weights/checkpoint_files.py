@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pea_jax.errors import PeaError
 from pea_jax.weights.pickled_files import open_pickled
@@ -10,7 +10,7 @@ from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.torch_names import StoredArray
 
 PICKLED_STEMS = {"model": "pytorch_model"}  # of transformers; diffusers has one stem for both formats
-Opener = Callable[[pathlib.Path], dict[str, StoredArray]]
+Opener = Callable[[pathlib.Path], Mapping[str, StoredArray]]
 
 
 def open_checkpoint(folder: pathlib.Path, stem: str) -> tuple[pathlib.Path, dict[str, StoredArray]]:
@@ -35,7 +35,7 @@ def _open(
     for variant in ("", ".fp16"):
         path = folder / f"{stem}{variant}.{suffix}"
         if path.is_file():
-            return path, opener(path)
+            return path, dict(opener(path))
         for name in (f"{stem}.{suffix}.index{variant}.json", f"{stem}{variant}.{suffix}.index.json"):
             if (index := folder / name).is_file():
                 return index, _open_shards(index, opener)

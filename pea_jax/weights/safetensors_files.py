@@ -8,7 +8,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.torch_names import StoredArray
 
 DTYPES = {
     "F64": np.float64,
@@ -36,7 +35,7 @@ class StoredTensor:
         return self._slices[index]
 
 
-def open_safetensors(path: pathlib.Path) -> dict[str, StoredArray]:
+def open_safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:
     """The tensors of one file by name.
 
     Raises:
