@@ -12,6 +12,7 @@ from flax import nnx
 from pea_jax.errors import PeaError
 from pea_jax.text.architectures import ARCHITECTURES, architecture_of
 from pea_jax.text.chunks import ChunkedEncoder
+from pea_jax.text.framed_tokenizer import FramedTokenizer
 from pea_jax.text.tokenizer import Tokenizer
 
 
@@ -24,7 +25,7 @@ class TextEncoder:
     def __init__(
         self,
         network: Any,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | FramedTokenizer,
         *,
         name_or_path: str,
         architecture: str,
@@ -121,11 +122,13 @@ def load_text_encoder(
     )
 
 
-def _check(folder: pathlib.Path, config: Any, tokenizer: Tokenizer, context_length: int, hidden_state: int) -> None:
+def _check(
+    folder: pathlib.Path, config: Any, tokenizer: Tokenizer | FramedTokenizer, context_length: int, hidden_state: int
+) -> None:
     longest, layers, rows = config.max_length, config.num_hidden_layers, config.vocab_size
     if longest is not None and context_length > longest:
         raise PeaError(f"{folder}: context_length={context_length} is more than the network's {longest} positions")
     if not -layers - 1 <= hidden_state <= layers:
         raise PeaError(f"{folder}: hidden_state={hidden_state} is not within -{layers + 1}..{layers}")
-    if (size := tokenizer.backend.get_vocab_size()) > rows:
+    if (size := tokenizer.vocab_size) > rows:
         raise PeaError(f"{folder}: {size} tokens in the tokenizer, {rows} in the network: they do not belong together")

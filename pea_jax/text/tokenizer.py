@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
 from pea_jax.errors import PeaError
 
 VOCABULARY_FILES = ("vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 SETTINGS_FILES = ("special_tokens_map.json", "tokenizer_config.json")
+# Of these transformers takes the vocabulary from tokenizer.json, but cuts texts into words as sentencepiece does; the
+# files of some years make a token of the space at the end of a text or between special tokens.
+SENTENCEPIECE_CLASSES = ("XLMRobertaTokenizer", "T5Tokenizer", "MT5Tokenizer")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -26,6 +30,11 @@ class Tokenizer:
     padding_side: str
     model_max_length: int | None
     truncation_side: str = "right"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, those added to the vocabulary included."""
+        return self.backend.get_vocab_size()
 
     def encode(self, texts: Sequence[str], context_length: int) -> dict[str, np.ndarray]:
         """Tokens of `texts`, each truncated (its last special token stays) and padded to `context_length`.
@@ -77,6 +86,8 @@ def _from_json(folder: pathlib.Path) -> Tokenizer:
     except Exception as error:  # the library raises nothing narrower
         raise PeaError(f"{path}: not a tokenizer ({error}); copy or download it again") from error
     settings = _settings(folder)
+    if str(settings.get("tokenizer_class")).removesuffix("Fast") in SENTENCEPIECE_CLASSES:
+        _cut_as_sentencepiece(backend)
     specials = {name: _token(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
     # What the folder declares special is cut out of the text before anything else, as transformers does it.
     backend.add_special_tokens([token for token in specials.values() if backend.token_to_id(token.content) is not None])
@@ -98,6 +109,14 @@ def _settings(folder: pathlib.Path) -> dict[str, Any]:
             raise PeaError(f"{path}: not JSON ({error}); copy or download it again") from error
         merged |= {name: value for name, value in settings.items() if value is not None}
     return merged
+
+
+def _cut_as_sentencepiece(backend: tokenizers.Tokenizer) -> None:
+    steps = backend.normalizer
+    if isinstance(steps, normalizers.Sequence):
+        backend.normalizer = next((step for step in steps if isinstance(step, normalizers.Precompiled)), steps)
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
 
 
 def _token(entry: str | Mapping[str, Any]) -> tokenizers.AddedToken:

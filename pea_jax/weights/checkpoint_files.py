@@ -1,22 +1,25 @@
-"""The weights in a model's folder: one file or several behind an index, safetensors or pickled."""
+"""The weights in a model's folder: one file or several behind an index, safetensors, pickled or of Flax."""
 
 import json
 import pathlib
 from collections.abc import Callable, Mapping
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.flax_files import open_flax
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.torch_names import StoredArray
 
 PICKLED_STEMS = {"model": "pytorch_model"}  # of transformers; diffusers has one stem for both formats
+FLAX_STEMS = {"model": "flax_model"}  # of transformers; the Flax files of diffusers have other names for the tensors
 Opener = Callable[[pathlib.Path], Mapping[str, StoredArray]]
 
 
 def open_checkpoint(folder: pathlib.Path, stem: str) -> tuple[pathlib.Path, dict[str, StoredArray]]:
     """The tensors of `folder/stem`, and the path of the file, or of the index, that they come from.
 
-    Safetensors before pickled files; a half-precision variant only where there is nothing else in that format.
+    Safetensors before pickled files, those before Flax's; a half-precision variant only where there is nothing else in
+    that format.
 
     Raises:
       PeaError: if there is no such file, or one is not readable or does not hold what the index says.
@@ -25,6 +28,7 @@ def open_checkpoint(folder: pathlib.Path, stem: str) -> tuple[pathlib.Path, dict
     return (
         _open(folder, stem, "safetensors", open_safetensors)
         or _open(folder, pickled_stem, "bin", open_pickled)
+        or (_open(folder, FLAX_STEMS[stem], "msgpack", open_flax) if stem in FLAX_STEMS else None)
         or _refuse(folder, stem, pickled_stem)
     )
 

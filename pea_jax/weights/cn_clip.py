@@ -1,0 +1,79 @@
+"""Chinese-CLIP in its original files, `clip_cn_vit-h-14.pt` and its like, which do not say what network they hold."""
+
+import pathlib
+import re
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from pea_jax.errors import PeaError
+from pea_jax.models.bert import Bert, BertConfig
+from pea_jax.weights.pickled_files import open_pickled
+from pea_jax.weights.torch_names import StoredArray, fill
+
+FILES = "clip_cn_*.pt"
+PREFIX = "bert."
+IGNORED = re.compile(r"bert\.pooler\..*|visual\..*|text_projection|logit_scale")
+HEAD_DIM = 64  # of all published models; the one number that no shape tells
+NEEDED = (
+    "embeddings.word_embeddings.weight",
+    "embeddings.position_embeddings.weight",
+    "embeddings.token_type_embeddings.weight",
+    "encoder.layer.0.intermediate.dense.weight",
+)
+
+
+def load_cn_clip(
+    folder: str | pathlib.Path, *, dtype: jax.typing.DTypeLike = jnp.float32, mesh: Mesh | None = None
+) -> Bert:
+    """The text encoder of the one cn_clip checkpoint in `folder`: a BERT, its sizes read from the shapes.
+
+    Arguments as for `transformers.load_bert`. The picture half and the projection are passed over.
+
+    Raises:
+      PeaError: if there is no such file or more than one, or it holds something else.
+    """
+    path = checkpoint_in(pathlib.Path(folder))
+    stored = {name.removeprefix("module."): tensor for name, tensor in open_pickled(path).items()}
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if not IGNORED.fullmatch(name)}
+    config = config_from_shapes(tensors, source=str(path))
+    model = nnx.eval_shape(lambda: Bert(config, dtype=dtype, param_dtype=dtype))
+    return fill(model, tensors, source=str(path), mesh=mesh)
+
+
+def checkpoint_in(folder: pathlib.Path) -> pathlib.Path:
+    """The checkpoint of a cn_clip folder.
+
+    Raises:
+      PeaError: if there is none, or more than one.
+    """
+    found = sorted(folder.glob(FILES))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise PeaError(f"{folder}: must hold one {FILES} (found {names})")
+    return found[0]
+
+
+def config_from_shapes(tensors: Mapping[str, StoredArray], *, source: str) -> BertConfig:
+    """The BERT that has tensors of these shapes, with heads of 64.
+
+    Raises:
+      PeaError: naming `source`, if they are not those of a BERT.
+    """
+    if missing := [name for name in NEEDED if name not in tensors or len(tensors[name].shape) != 2]:
+        raise PeaError(f"{source}: not a Chinese-CLIP checkpoint (no {PREFIX}{missing[0]})")
+    words, positions, types, wide = (tensors[name].shape for name in NEEDED)
+    layers = {match[1] for match in (re.match(r"encoder\.layer\.(\d+)\.", name) for name in tensors) if match}
+    fields = dict(
+        vocab_size=words[0],
+        hidden_size=words[1],
+        num_hidden_layers=len(layers),
+        num_attention_heads=max(words[1] // HEAD_DIM, 1),
+        intermediate_size=wide[0],
+        max_position_embeddings=positions[0],
+        type_vocab_size=types[0],
+    )
+    return BertConfig.from_dict(fields)

@@ -1,0 +1,114 @@
+"""CLIP by OpenAI's own names: the text encoder of ruCLIP folders."""
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from pea_jax.errors import PeaError
+from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
+from pea_jax.weights.checkpoint_files import open_checkpoint
+from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.torch_names import StoredArray, fill
+
+IGNORED = re.compile(r"visual\..*|logit_scale")
+NAMES = (
+    (r"token_embedding\.", "embeddings.token_embedding."),
+    (r"positional_embedding$", "embeddings.position_embedding.weight"),
+    (r"ln_final\.", "final_layer_norm."),
+    (r"text_projection$", "text_projection.weight"),
+    (r"transformer\.resblocks\.(\d+)\.ln_([12])\.", r"encoder.layers.\1.layer_norm\2."),
+    (r"transformer\.resblocks\.(\d+)\.attn\.out_proj\.", r"encoder.layers.\1.self_attn.out_proj."),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"encoder.layers.\1.mlp.fc1."),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"encoder.layers.\1.mlp.fc2."),
+)
+JOINT = re.compile(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "transformer_width": "hidden_size",
+    "transformer_layers": "num_hidden_layers",
+    "transformer_heads": "num_attention_heads",
+    "context_length": "max_position_embeddings",
+    "embed_dim": "projection_dim",
+}
+RUCLIP_EOS = 3
+
+
+class Transposed:
+    """A stored matrix seen the other way round."""
+
+    def __init__(self, tensor: StoredArray):
+        self._tensor = tensor
+        self.shape, self.dtype = tuple(tensor.shape[::-1]), tensor.dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        return self._tensor[index[::-1]].T
+
+
+class Third:
+    """The first, second or third part of a stored array's rows: query, key or value of a joint projection."""
+
+    def __init__(self, tensor: StoredArray, number: int):
+        self._tensor, rows = tensor, tensor.shape[0] // 3
+        self._rows, self._start = rows, number * rows
+        self.shape, self.dtype = (rows, *tensor.shape[1:]), tensor.dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = index[0].indices(self._rows)
+        return self._tensor[(slice(self._start + start, self._start + stop), *index[1:])]
+
+
+def load_ruclip(
+    folder: str | pathlib.Path, *, dtype: jax.typing.DTypeLike = jnp.float32, mesh: Mesh | None = None
+) -> CLIPText:
+    """The text encoder of a ruCLIP folder (`config.json`, `pytorch_model.bin`); the picture half is passed over.
+
+    Arguments and errors as for `transformers.load_clip_text`.
+    """
+    folder = pathlib.Path(folder)
+    config = read_config(folder, clip_config)
+    model = nnx.eval_shape(lambda: CLIPText(config, True, dtype=dtype, param_dtype=dtype))
+    path, tensors = open_checkpoint(folder, "model")
+    return fill(model, to_transformers_names(tensors), source=str(path), mesh=mesh)
+
+
+def clip_config(config: Mapping[str, Any]) -> CLIPTextConfig:
+    """The shape of the network from ruCLIP's `config.json`.
+
+    Raises:
+      PeaError: naming the fields that it lacks.
+    """
+    if missing := sorted(FIELDS.keys() - config.keys()):
+        raise PeaError(f"not the config of a ruCLIP model: no {', '.join(missing)}")
+    fields = {ours: config[theirs] for theirs, ours in FIELDS.items()}
+    return CLIPTextConfig.from_dict(
+        {**fields, "intermediate_size": 4 * fields["hidden_size"], "eos_token_id": RUCLIP_EOS}
+    )
+
+
+def to_transformers_names(tensors: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+    """The text encoder's tensors as `CLIPTextModelWithProjection` names and lays them out."""
+    result: dict[str, StoredArray] = {}
+    for name, tensor in tensors.items():
+        if IGNORED.fullmatch(name):
+            continue
+        if joint := JOINT.fullmatch(name):
+            for number, part in enumerate("qkv"):
+                result[f"encoder.layers.{joint[1]}.self_attn.{part}_proj.{joint[2]}"] = Third(tensor, number)
+        else:
+            result[_renamed(name)] = Transposed(tensor) if name == "text_projection" else tensor
+    return result
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in NAMES:
+        name, count = re.subn(f"^{pattern}", replacement, name)
+        if count:
+            break
+    return name
