@@ -6,7 +6,6 @@ Linen's modules there are named as PyTorch's; only the leaves differ (`kernel`, 
 import pathlib
 from typing import Any
 
-import msgpack
 import numpy as np
 from flax import serialization, traverse_util
 
@@ -25,7 +24,7 @@ def open_flax(path: pathlib.Path) -> dict[str, StoredArray]:
     try:
         leaves = traverse_util.flatten_dict(serialization.msgpack_restore(path.read_bytes()))
         return {torch_name(parts): _torch_layout(parts, np.asarray(leaf)) for parts, leaf in leaves.items()}
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, msgpack.UnpackException) as error:
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise PeaError(f"{path}: not a complete tree of arrays ({error!r}); copy or download it again") from error
 
 
