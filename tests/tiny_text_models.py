@@ -27,7 +27,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 1:
+            if parameter.ndim < 2:
                 parameter.copy_(("norm" in name.lower()) * ("weight" in name) + 0.3 * noise)
             else:
                 parameter.copy_(noise if "embed" in name else 1.5 * noise / parameter.shape[1] ** 0.5)
@@ -41,6 +41,10 @@ def random_clip(*, with_projection: bool, **config: Any) -> Any:
 
 def random_bert(**config: Any) -> Any:
     return randomise(transformers.BertModel(transformers.BertConfig(**config), add_pooling_layer=False))
+
+
+def random_xlm_roberta(**config: Any) -> Any:
+    return randomise(transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**config), add_pooling_layer=False))
 
 
 def state_dict(model: torch.nn.Module, prefix: str) -> dict[str, np.ndarray]:

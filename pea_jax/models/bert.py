@@ -1,4 +1,4 @@
-"""BERT's encoder without pooler (transformers `BertModel`)."""
+"""The encoder of BERT, RoBERTa and XLM-R without pooler (transformers `BertModel`, `XLMRobertaModel`)."""
 
 import dataclasses
 import functools
@@ -14,6 +14,7 @@ from pea_jax.models import layers
 
 embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
 ACTIVATIONS = {"gelu": lambda x: jax.nn.gelu(x, approximate=False), "gelu_new": jax.nn.gelu, "relu": jax.nn.relu}
+ROBERTAS = ("roberta", "xlm-roberta", "camembert")
 SUPPORTED = {"position_embedding_type": "absolute", "is_decoder": False}
 
 
@@ -30,11 +31,12 @@ class BertConfig:
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
+    padding_idx: int | None = None  # RoBERTa's positions count from `padding_idx + 1` and skip padding; None: from 0
 
     @property
     def max_length(self) -> int:
         """The most tokens that the network takes."""
-        return self.max_position_embeddings
+        return self.max_position_embeddings - (0 if self.padding_idx is None else self.padding_idx + 1)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "BertConfig":
@@ -44,7 +46,8 @@ class BertConfig:
           PeaError: for an activation, a head count, a kind of positions or a decoder that this network cannot have.
         """
         fields = {field.name for field in dataclasses.fields(cls)}
-        result = cls(**{name: value for name, value in config.items() if name in fields})
+        padding_idx = config.get("pad_token_id", 1) if config.get("model_type") in ROBERTAS else None
+        result = cls(**{name: value for name, value in config.items() if name in fields} | {"padding_idx": padding_idx})
         for name, value in SUPPORTED.items():
             if config.get(name, value) != value:
                 raise PeaError(f"{name}={config[name]!r} is not supported (only {value!r})")
@@ -56,7 +59,7 @@ class BertConfig:
 
 
 class BertEmbeddings(nnx.Module):
-    """`[B, L]` ids to `[B, L, D]`: words, positions from 0, token type 0, normalised."""
+    """`[B, L]` ids to `[B, L, D]`: words, positions, token type 0, normalised."""
 
     def __init__(self, config: BertConfig, **precision: Any):
         width = config.hidden_size
@@ -64,14 +67,22 @@ class BertEmbeddings(nnx.Module):
         self.position_embeddings = embedding(config.max_position_embeddings, width, **precision)
         self.token_type_embeddings = embedding(config.type_vocab_size, width, **precision)
         self.LayerNorm = layers.layer_norm(width, eps=config.layer_norm_eps, **precision)
+        self.max_length, self.padding_idx = config.max_length, config.padding_idx
 
     def __call__(self, input_ids: jax.Array) -> jax.Array:
-        length, longest = input_ids.shape[1], self.position_embeddings.num_embeddings
-        if length > longest:  # the lookup itself would return NaN
-            raise PeaError(f"{length} tokens are more than the {longest} positions of this text encoder")
-        positions = jnp.arange(length)[None]
-        offset = self.position_embeddings(positions) + self.token_type_embeddings(jnp.zeros_like(positions))
+        length = input_ids.shape[1]
+        if length > self.max_length:  # the lookup itself would return NaN
+            raise PeaError(f"{length} tokens are more than the {self.max_length} positions of this text encoder")
+        offset = self.position_embeddings(self._positions(input_ids))
+        offset += self.token_type_embeddings(jnp.zeros((1, length), jnp.int32))
         return self.LayerNorm(self.word_embeddings(input_ids) + offset)
+
+    def _positions(self, input_ids: jax.Array) -> jax.Array:
+        """`[B, L]`, or `[1, L]` where they do not depend on the tokens."""
+        if self.padding_idx is None:
+            return jnp.arange(input_ids.shape[1])[None]
+        is_token = input_ids != self.padding_idx
+        return jnp.cumsum(is_token, axis=1) * is_token + self.padding_idx
 
 
 class BertSelfAttention(nnx.Module):
@@ -172,9 +183,9 @@ class Bert(nnx.Module):
         """Encodes tokens.
 
         Args:
-          input_ids: `[B, L]`, integers; L is at most `max_position_embeddings`.
+          input_ids: `[B, L]`, integers; L is at most the config's `max_length`.
           attention_mask: `[B, L]`, 0 hides a token from all others. Give it whenever there is padding: the id of the
-            padding token means nothing to the network.
+            padding token means nothing to BERT, and to RoBERTa only that no position is counted.
 
         Returns:
           `last_hidden_state` `[B, L, D]` and `{"hidden_states": ...}`, a list of `num_hidden_layers + 1` states from

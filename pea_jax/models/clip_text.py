@@ -1,4 +1,4 @@
-"""CLIP's text encoder (transformers `CLIPTextModel` and `CLIPTextModelWithProjection`)."""
+"""CLIP's text encoder (transformers `CLIPTextModel`, `CLIPTextModelWithProjection`, and the same of MetaCLIP 2)."""
 
 import dataclasses
 import functools
@@ -37,6 +37,7 @@ class CLIPTextConfig:
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
     eos_token_id: int = 49407
+    end_has_largest_id: bool = False
 
     @property
     def max_length(self) -> int:
@@ -52,6 +53,10 @@ class CLIPTextConfig:
         """
         fields = {field.name for field in dataclasses.fields(cls)}
         result = cls(**{name: value for name, value in config.items() if name in fields})
+        # Checkpoints older than transformers 4.31 state 2, wrongly; their end-of-text token has the largest id.
+        # MetaCLIP 2 has XLM-R's tokens, where it is 2.
+        if result.eos_token_id == 2 and not str(config.get("model_type")).startswith("metaclip_2"):
+            result = dataclasses.replace(result, end_has_largest_id=True)
         if result.hidden_act not in ACTIVATIONS:
             raise PeaError(f"hidden_act={result.hidden_act!r} is not supported (only {', '.join(ACTIVATIONS)})")
         if result.hidden_size % result.num_attention_heads:
@@ -177,8 +182,7 @@ class CLIPText(nnx.Module):
 
     def _end_of_text(self, input_ids: jax.Array) -> jax.Array:
         """Positions `[B]` of the end-of-text token."""
-        # Checkpoints older than transformers 4.31 state 2, wrongly; their end-of-text token has the largest id.
-        if self.config.eos_token_id == 2:
+        if self.config.end_has_largest_id:
             return input_ids.argmax(-1)
         return (input_ids == self.config.eos_token_id).argmax(-1)
 

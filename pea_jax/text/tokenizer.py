@@ -112,9 +112,9 @@ def _settings(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _cut_as_sentencepiece(backend: tokenizers.Tokenizer) -> None:
-    steps = backend.normalizer
-    if isinstance(steps, normalizers.Sequence):
-        backend.normalizer = next((step for step in steps if isinstance(step, normalizers.Precompiled)), steps)
+    normalizer = backend.normalizer
+    steps = [normalizer[i] for i in range(len(normalizer))] if isinstance(normalizer, normalizers.Sequence) else []
+    backend.normalizer = next((step for step in steps if isinstance(step, normalizers.Precompiled)), normalizer)
     metaspace = pre_tokenizers.Metaspace(prepend_scheme="always")
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from pea_jax.errors import PeaError
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.weights.checkpoint_files import open_checkpoint
@@ -19,8 +20,11 @@ from pea_jax.weights.quantised import dequantise_all
 from pea_jax.weights.torch_names import StoredArray, fill
 
 STEM, QUANTISED_STEM = "model", "model_q4"
-# Of the file but not of the encoder: buffers that old versions saved, the pooler, and heads for other tasks.
-IGNORED = re.compile(r"embeddings\.(position|token_type)_ids|pooler\..*|cls\..*")
+# Of the file but not of the encoder: buffers that old versions saved, ...
+BUFFERS = r"(.*\.)?embeddings\.(position|token_type)_ids"
+# ... pooler and heads for other tasks, and of a model of texts and pictures the half for pictures.
+BERT_HEADS = r"pooler\..*|cls\..*|lm_head\..*"
+VISION = r"vision_model\..*|visual_projection\..*|logit_scale"
 # Files converted from TensorFlow name the two halves of a LayerNorm so.
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -32,9 +36,9 @@ def load_clip_text(
     dtype: jax.typing.DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
 ) -> CLIPText:
-    """The CLIP text encoder saved in `folder/subfolder`.
+    """The text encoder of CLIP or MetaCLIP 2 saved in `folder/subfolder`, alone or as the text half of the whole model.
 
-    It has a projection if `architectures` in its `config.json` names CLIPTextModelWithProjection.
+    It has a projection unless `architectures` in its `config.json` names CLIPTextModel or MetaClip2TextModel.
 
     Args:
       folder: a transformers folder, or a diffusers folder with `subfolder` in it.
@@ -46,9 +50,9 @@ def load_clip_text(
       PeaError: if a file is missing or broken, or a config field or a tensor is not what this network has.
     """
     folder = pathlib.Path(folder) / subfolder
-    build = read_config(folder, _clip_text)
+    build, ignored = read_config(folder, _clip_text)
     model = nnx.eval_shape(lambda: build(dtype=dtype, param_dtype=dtype))
-    source, tensors = _open(folder, prefix="text_model.")
+    source, tensors = open_tensors(folder, prefix=r"text_model\.", ignored=ignored)
     return fill(model, tensors, source=source, mesh=mesh)
 
 
@@ -59,30 +63,57 @@ def load_bert(
     dtype: jax.typing.DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
 ) -> Bert:
-    """The BERT encoder saved in `folder/subfolder`, its 4-bit weights unpacked; arguments and errors as for
-    `load_clip_text`. Pooler and task heads are passed over."""
+    """The encoder of BERT, RoBERTa or XLM-R saved in `folder/subfolder`, its 4-bit weights unpacked; arguments and
+    errors as for `load_clip_text`. Pooler and task heads are passed over."""
     folder = pathlib.Path(folder) / subfolder
     config = read_config(folder, BertConfig.from_dict)
     model = nnx.eval_shape(lambda: Bert(config, dtype=dtype, param_dtype=dtype))
-    source, tensors = _open(folder, prefix="bert.")
+    source, tensors = open_tensors(folder, prefix=r"(bert|roberta)\.", ignored=BERT_HEADS)
     return fill(model, tensors, source=source, mesh=mesh)
 
 
-def _clip_text(config: Mapping[str, Any]) -> functools.partial[CLIPText]:
-    with_projection = "CLIPTextModelWithProjection" in config.get("architectures", ())
-    return functools.partial(CLIPText, CLIPTextConfig.from_dict(config), with_projection)
+def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the text half in the `config.json` of a model of texts and pictures.
+
+    Raises:
+      PeaError: if there are none.
+    """
+    if not isinstance(text := config.get("text_config"), Mapping):
+        raise PeaError("no text_config in it")
+    # Old files state what departs from the defaults again, in a second place that transformers believes.
+    return {**text, **(config.get("text_config_dict") or {})}
 
 
-def _open(folder: pathlib.Path, *, prefix: str) -> tuple[str, dict[str, StoredArray]]:
-    """Path and tensors of the checkpoint, by the names that the encoder has for itself."""
-    quantised = not (folder / f"{STEM}.safetensors").exists() and (folder / f"{QUANTISED_STEM}.safetensors").exists()
-    path, stored = open_checkpoint(folder, QUANTISED_STEM if quantised else STEM)
+def open_tensors(
+    folder: pathlib.Path, *, stem: str = STEM, prefix: str = "", ignored: str = ""
+) -> tuple[str, dict[str, StoredArray]]:
+    """Path and tensors of the checkpoint, by the names that the encoder has for itself.
+
+    Args:
+      prefix: regular expression of what stands before those names in the file.
+      ignored: regular expression of what is not the encoder's, among the names without `prefix`.
+    """
+    quantised = not (folder / f"{stem}.safetensors").exists() and (folder / f"{QUANTISED_STEM}.safetensors").exists()
+    path, stored = open_checkpoint(folder, QUANTISED_STEM if quantised else stem)
     tensors = {_current_name(name, prefix): tensor for name, tensor in dequantise_all(stored, source=str(path)).items()}
-    return str(path), {name: tensor for name, tensor in tensors.items() if not IGNORED.fullmatch(name)}
+    skipped = re.compile(f"{BUFFERS}|{ignored}" if ignored else BUFFERS)
+    return str(path), {name: tensor for name, tensor in tensors.items() if not skipped.fullmatch(name)}
+
+
+def _clip_text(config: Mapping[str, Any]) -> tuple[functools.partial[CLIPText], str]:
+    """What builds the network, and what else is in the file."""
+    is_whole = "text_config" in config
+    if is_whole:
+        fields = text_config(config) | {"projection_dim": config.get("projection_dim", CLIPTextConfig.projection_dim)}
+        fields.setdefault("model_type", config.get("model_type"))
+    else:
+        fields = dict(config)
+    with_projection = is_whole or any(name.endswith("WithProjection") for name in config.get("architectures") or ())
+    return functools.partial(CLIPText, CLIPTextConfig.from_dict(fields), with_projection), VISION if is_whole else ""
 
 
 def _current_name(name: str, prefix: str) -> str:
-    name = name.removeprefix(prefix)
+    name = re.sub(f"^{prefix}", "", name)
     for old, new in OLD_NAMES.items():
         name = name.replace(old, new)
     return name

@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,20 +66,67 @@ def test_clip_comes_back(tmp_path: pathlib.Path, change: Callable[[dict], dict],
         assert_close(features["text_embeds"], expected.text_embeds)
 
 
+VISION = dict(
+    hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+)
+
+
+def dual(kind: str, **config: Any) -> Any:
+    """A model of texts and pictures."""
+    model, config_class = getattr(transformers, f"{kind}Model"), getattr(transformers, f"{kind}Config")
+    return randomise(model(config_class(text_config=config, vision_config=VISION, projection_dim=20)))
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "MetaClip2"])
+def test_text_half_comes_back(tmp_path: pathlib.Path, kind: str):
+    """Where the end of text is token 2, MetaCLIP 2 looks for it and CLIP for the largest id; some rows are padded."""
+    reference = dual(kind, **dict(CLIP, hidden_act="gelu"))
+    reference.save_pretrained(tmp_path)
+    ids = np.where(IDS == 2, 3, IDS)
+    ids[:, 6], mask = 2, (np.arange(9)[None] < [[9], [7], [8]]).astype(np.int32)
+    last, features = jax.jit(load_clip_text(tmp_path))(ids, mask)
+    inputs = dict(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+    expected = reference.text_model(**inputs, output_hidden_states=True)
+    assert_close(last, expected.last_hidden_state)
+    for ours, theirs in zip(features["hidden_states"], expected.hidden_states, strict=True):
+        assert_close(ours, theirs)
+    assert_close(features["text_embeds"], reference.text_projection(expected.pooler_output))
+
+
+def test_old_second_place_of_the_text_config_is_believed(tmp_path: pathlib.Path):
+    dual("CLIP", **CLIP).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    wrong = config["text_config"] | {"intermediate_size": 128}
+    path.write_text(json.dumps(config | {"text_config": wrong, "text_config_dict": {"intermediate_size": 64}}))
+    load_clip_text(tmp_path)
+    path.write_text(json.dumps(config | {"text_config": wrong}))
+    with pytest.raises(PeaError, match=r"fc1.weight is \[64, 32\], must be \[128, 32\]"):
+        load_clip_text(tmp_path)
+
+
 def from_tensorflow(tensors: dict) -> dict:
     endings = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
     return renamed(lambda name: next((name.replace(a, b) for a, b in endings.items() if a in name), name))(tensors)
 
 
 @pytest.mark.parametrize("change", [as_saved, from_tensorflow])
-@pytest.mark.parametrize("kind", [transformers.BertModel, transformers.BertForMaskedLM])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        transformers.BertModel,
+        transformers.BertForMaskedLM,
+        transformers.XLMRobertaModel,
+        transformers.XLMRobertaForMaskedLM,
+    ],
+)
 def test_bert_comes_back(tmp_path: pathlib.Path, change: Callable[[dict], dict], kind: type):
     """With its pooler, or with prefix and head."""
-    reference = randomise(kind(transformers.BertConfig(**BERT)))
+    reference = randomise(kind(kind.config_class(**BERT)))
     reference.save_pretrained(tmp_path)
     rewrite(tmp_path, change)
     last, _ = jax.jit(load_bert(tmp_path))(IDS)
-    encoder = getattr(reference, "bert", reference)
+    encoder = getattr(reference, kind.base_model_prefix, reference)
     assert_close(last, encoder(torch.from_numpy(IDS)).last_hidden_state)
 
 
@@ -161,5 +209,5 @@ def test_wrong_config_is_named(tmp_path: pathlib.Path):
 def test_missing_weights_are_named(tmp_path: pathlib.Path):
     random_bert(**BERT).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(PeaError, match=f"{tmp_path}: no model.safetensors"):
+    with pytest.raises(PeaError, match=f"{tmp_path}: neither model.safetensors nor pytorch_model.bin"):
         load_bert(tmp_path)

@@ -1,0 +1,45 @@
+"""Loads the text encoder of AltCLIP, AltCLIP-m9 and AltCLIP-m18 from transformers folders."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from pea_jax.models.altclip import AltCLIPText, AltCLIPTextConfig
+from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.torch_names import fill
+from pea_jax.weights.transformers import VISION, open_tensors, text_config
+
+# The text half of the whole model has one more projection, of the pooled state.
+OTHER_HALF = rf"{VISION}|text_projection\..*"
+# transformers 5 saves the text encoder alone under a new name.
+NEW_NAME = "roberta.encoder.layers.", "roberta.encoder.layer."
+POOLER = r"roberta\.pooler\..*"
+
+
+def load_altclip(
+    folder: str | pathlib.Path,
+    subfolder: str = "",
+    *,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
+) -> AltCLIPText:
+    """The text encoder saved in `folder/subfolder`, alone or as a half of the whole model; arguments and errors as for
+    `transformers.load_clip_text`."""
+    folder = pathlib.Path(folder) / subfolder
+    config, ignored = read_config(folder, _altclip)
+    model = nnx.eval_shape(lambda: AltCLIPText(config, dtype=dtype, param_dtype=dtype))
+    source, tensors = open_tensors(folder, prefix=r"text_model\.", ignored=ignored)
+    current = {name.replace(*NEW_NAME): tensor for name, tensor in tensors.items()}
+    return fill(model, current, source=source, mesh=mesh)
+
+
+def _altclip(config: Mapping[str, Any]) -> tuple[AltCLIPTextConfig, str]:
+    """The config of the network, and what else is in the file."""
+    if "text_config" in config:
+        return AltCLIPTextConfig.from_dict(text_config(config)), f"{POOLER}|{OTHER_HALF}"
+    return AltCLIPTextConfig.from_dict(config), POOLER

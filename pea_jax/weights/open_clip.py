@@ -1,0 +1,61 @@
+"""Loads XLM-R out of open_clip's own files (`xlm-roberta-large-ViT-H-14` and its small relative)."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from pea_jax.errors import PeaError
+from pea_jax.models.bert import Bert, BertConfig
+from pea_jax.weights.torch_names import fill
+from pea_jax.weights.transformers import BERT_HEADS, open_tensors
+
+CONFIG = "open_clip_config.json"
+STEMS = ("open_clip_model", "open_clip_pytorch_model")
+# open_clip has these configs from the Hub, by the name in its own.
+SHARED = dict(
+    model_type="xlm-roberta",
+    vocab_size=250002,
+    max_position_embeddings=514,
+    type_vocab_size=1,
+    layer_norm_eps=1e-5,
+    pad_token_id=1,
+)
+BASE = dict(SHARED, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
+LARGE = dict(SHARED, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+NETWORKS: dict[str, Mapping[str, Any]] = {"xlm-roberta-base": BASE, "xlm-roberta-large": LARGE}
+# The half for pictures, and the projection of the pooled state, behind the states of the tokens.
+IGNORED = rf"visual\..*|logit_scale|logit_bias|text\.proj\..*|{BERT_HEADS}"
+
+
+def load_open_clip(
+    folder: str | pathlib.Path, *, dtype: jax.typing.DTypeLike = jnp.float32, mesh: Mesh | None = None
+) -> Bert:
+    """The XLM-R in `folder` (`open_clip_config.json` and the weights), before open_clip's pooling and projection.
+
+    Raises:
+      PeaError: if a file is missing or broken, the text half is not XLM-R, or its tensors are not as they should be.
+    """
+    folder = pathlib.Path(folder)
+    config = BertConfig.from_dict(_network(folder / CONFIG))
+    model = nnx.eval_shape(lambda: Bert(config, dtype=dtype, param_dtype=dtype))
+    stem = next((stem for stem in STEMS if any(folder.glob(f"{stem}.*"))), STEMS[-1])
+    source, tensors = open_tensors(folder, stem=stem, prefix=r"text\.transformer\.", ignored=IGNORED)
+    return fill(model, tensors, source=source, mesh=mesh)
+
+
+def _network(path: pathlib.Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+        name = config.get("model_cfg", config)["text_cfg"]["hf_model_name"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PeaError(f"{path}: not open_clip's config of a text encoder from the Hub ({error!r})") from error
+    network = NETWORKS.get(str(name).removeprefix("FacebookAI/"))
+    if network is None:
+        raise PeaError(f"{path}: text_cfg.hf_model_name={name!r} is not known (known: {', '.join(NETWORKS)})")
+    return network
