@@ -1,13 +1,26 @@
 """The text encoders that are known: what reads their files, and how each is used unless the caller says otherwise."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pea_jax.errors import PeaError
+from pea_jax.text.cn_clip import load_cn_clip_tokenizer
+from pea_jax.text.framed_tokenizer import FramedTokenizer
+from pea_jax.text.japanese import load_japanese_tokenizer
 from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
+from pea_jax.text.youtokentome import load_youtokentome
+from pea_jax.weights.altclip import load_altclip
+from pea_jax.weights.cn_clip import FILES as CN_CLIP_FILES
+from pea_jax.weights.cn_clip import load_cn_clip
 from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.dual_encoders import load_text_half
+from pea_jax.weights.open_clip import CONFIG as OPEN_CLIP_CONFIG
+from pea_jax.weights.open_clip import load_open_clip
+from pea_jax.weights.openai_clip import load_ruclip
+from pea_jax.weights.t5 import load_t5
 from pea_jax.weights.transformers import load_bert, load_clip_text
 
 
@@ -21,7 +34,7 @@ class Architecture:
     """
 
     load: Callable[..., Any]
-    load_tokenizer: Callable[[pathlib.Path], Tokenizer] = load_tokenizer
+    load_tokenizer: Callable[[pathlib.Path], Tokenizer | FramedTokenizer] = load_tokenizer
     hidden_state: int = -1
     context_length: int | None = None  # at most; needed where neither tokenizer nor network has a limit
     masked: bool = True  # False: the network attends to padding as to any token
@@ -29,17 +42,51 @@ class Architecture:
 
 BERT = Architecture(load_bert)
 CLIP = Architecture(load_clip_text)
+# 77 tokens, as published adapters take them, where the network would take more.
+ALTCLIP = Architecture(load_altclip, context_length=77)
+OPEN_CLIP = Architecture(load_open_clip, context_length=77)
+T5 = Architecture(load_t5, context_length=77)
+DUAL_ENCODER = Architecture(load_text_half, context_length=77)
+HYBRID_CLIP = Architecture(functools.partial(load_text_half, positions_from_zero=True), context_length=77)
+JAPANESE_CLIP = dataclasses.replace(HYBRID_CLIP, load_tokenizer=load_japanese_tokenizer)
 
-# By the name in `architectures` of config.json.
+# By the name in `architectures` of config.json, with the `model_type` of the text half behind a slash where the name
+# does not tell; for the original files of other libraries, by the class there or the library.
 ARCHITECTURES = {
+    "AltCLIPModel": ALTCLIP,
+    "AltCLIPTextModel": ALTCLIP,
     "BertForMaskedLM": BERT,
     "BertModel": BERT,
+    "CLIPModel": CLIP,
+    "CLIPModel/roberta": JAPANESE_CLIP,
     "CLIPTextModel": CLIP,
     "CLIPTextModelWithProjection": CLIP,
+    "CLOOBModel": JAPANESE_CLIP,
+    "ChineseCLIPModel": Architecture(load_text_half, context_length=52),
+    "ChineseCLIPTextModel": Architecture(load_bert, context_length=52),
+    "CustomTextCLIP": OPEN_CLIP,
+    "HybridCLIP": HYBRID_CLIP,
+    "MT5EncoderModel": T5,
+    "MT5ForConditionalGeneration": T5,
+    "MT5Model": T5,
+    "MetaClip2Model": CLIP,
+    "MetaClip2TextModel": CLIP,
+    "MetaClip2TextModelWithProjection": CLIP,
+    "T5EncoderModel": T5,
+    "T5ForConditionalGeneration": T5,
+    "T5Model": T5,
+    "UMT5EncoderModel": T5,
+    "UMT5ForConditionalGeneration": T5,
+    "UMT5Model": T5,
+    "VisionTextDualEncoderModel": DUAL_ENCODER,
+    "XLMRobertaForMaskedLM": BERT,
+    "XLMRobertaModel": BERT,
+    "cn_clip": Architecture(load_cn_clip, load_cn_clip_tokenizer),
+    "ruCLIP": Architecture(load_ruclip, load_youtokentome, masked=False),
 }
 
-# A file that tells the architecture of a folder whose config.json does not.
-MARKERS: dict[str, str] = {}
+# Files that tell the architecture of a folder whose config.json does not.
+MARKERS = {OPEN_CLIP_CONFIG: "CustomTextCLIP", CN_CLIP_FILES: "cn_clip", "bpe.model": "ruCLIP"}
 
 
 def architecture_of(folder: pathlib.Path) -> str:
@@ -48,7 +95,7 @@ def architecture_of(folder: pathlib.Path) -> str:
     Raises:
       PeaError: if it is not known, or nothing in the folder says it.
     """
-    marked = [name for file, name in MARKERS.items() if (folder / file).is_file()]
+    marked = [name for file, name in MARKERS.items() if any(folder.glob(file))]
     if marked and not (folder / "config.json").is_file():
         return marked[0]
     return read_config(folder, lambda config: _known(config, marked))
@@ -56,7 +103,9 @@ def architecture_of(folder: pathlib.Path) -> str:
 
 def _known(config: Mapping[str, Any], marked: list[str]) -> str:
     named = config.get("architectures") or ["none"]
-    known = [name for name in named if name in ARCHITECTURES] or marked
+    text_half = config.get("text_config") or {}
+    exact = [f"{name}/{text_half.get('model_type')}" for name in named]
+    known = [name for name in (*exact, *named) if name in ARCHITECTURES] or marked
     if not known:
         raise PeaError(f"architecture {', '.join(named)} is not known (known: {', '.join(ARCHITECTURES)})")
     return known[0]

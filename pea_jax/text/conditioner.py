@@ -16,9 +16,9 @@ from pea_jax.adapter import PEAdapter
 from pea_jax.adapter import read_config as read_adapter_config
 from pea_jax.errors import PeaError
 from pea_jax.text.chunks import ChunkedEncoder
-from pea_jax.text.encoders import TextEncoder, load_text_encoder
+from pea_jax.text.encoders import TextEncoder
+from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders
 from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
-from pea_jax.weights.locations import locate
 from pea_jax.weights.transformers import load_clip_text
 
 Tokens = Mapping[str, Any]
@@ -36,6 +36,11 @@ class Conditioning:
     prompt_embeds: jax.Array
     pooled_prompt_embeds: jax.Array | None = None
     attention_mask: jax.Array | None = None
+
+
+def split_negative(conditioning: Conditioning) -> tuple[Conditioning, Conditioning]:
+    """The conditioning of N prompts, and that of the negative prompt which follows them in the last row."""
+    return jax.tree.map(lambda x: x[:-1], conditioning), jax.tree.map(lambda x: x[-1:], conditioning)
 
 
 class Conditioner(abc.ABC):
@@ -59,8 +64,7 @@ class Conditioner(abc.ABC):
 
     def encode_guided(self, texts: Sequence[str], negative: str = "") -> tuple[Conditioning, Conditioning]:
         """The conditioning of `texts`, and that of one negative prompt, for classifier-free guidance."""
-        both = self.encode([*texts, negative])
-        return jax.tree.map(lambda x: x[:-1], both), jax.tree.map(lambda x: x[-1:], both)
+        return split_negative(self.encode([*texts, negative]))
 
     def unconditional(self, batch_size: int) -> Conditioning:
         """The conditioning of the empty text, `batch_size` times."""
@@ -130,9 +134,18 @@ class StableDiffusionXLConditioner(Conditioner):
 
 
 class AdapterConditioner(Conditioner):
-    """A frozen text encoder with an adapter behind it; `params` is `(encoder_params, adapter_params)`."""
+    """A frozen text encoder with an adapter behind it; `params` is `(encoder_params, adapter_params)`.
 
-    def __init__(self, text_encoder: TextEncoder, adapter: PEAdapter):
+    Raises:
+      PeaError: the adapter takes states of another width than the encoder gives.
+    """
+
+    def __init__(self, text_encoder: TextEncoder | JoinedTextEncoder, adapter: PEAdapter):
+        if adapter.dims.input_dim != text_encoder.hidden_size:
+            raise PeaError(
+                f"{text_encoder.name_or_path}: gives states of width {text_encoder.hidden_size}, the adapter takes "
+                f"{adapter.dims.input_dim}; name the text encoder that it was trained behind"
+            )
         self.text_encoder, mesh = text_encoder, text_encoder.mesh
         self.adapter_dims = adapter.dims
         self._graphdef, adapter_params = nnx.split(adapter)
@@ -153,11 +166,11 @@ class AdapterConditioner(Conditioner):
           PeaError: the directory or the encoder is missing, broken, or does not say what is needed.
         """
         rule = read_adapter_config(folder).get("text_encoder")
-        if not isinstance(rule, dict) or "id" not in rule:
+        if not isinstance(rule, dict) or not isinstance(rule.get("id"), str):
             raise PeaError(f"{pathlib.Path(folder) / 'config.json'}: does not name its text_encoder")
         wanted = {name: rule[name] for name in ("context_length", "prefix", "hidden_state") if name in rule}
-        text_encoder = load_text_encoder(locate(rule["id"]), **wanted, dtype=dtype, mesh=mesh)
-        return cls(text_encoder, PEAdapter.from_pretrained(folder))
+        adapter = PEAdapter.from_pretrained(folder)
+        return cls(load_text_encoders(rule["id"], **wanted, dtype=dtype, mesh=mesh), adapter)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """`input_ids` and `attention_mask` of the text encoder."""
