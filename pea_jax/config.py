@@ -3,26 +3,35 @@
 A field may be overridden on the command line: `--config.optimizer.learning_rate=3e-4`.
 """
 
-from collections.abc import Callable
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from pea_jax.errors import PeaError
 
+# (width, height), about 0.4 megapixels each; a picture goes to the nearest aspect.
+SDXL_BUCKETS = (
+    (448, 896), (448, 832), (512, 768), (576, 704), (640, 640), (704, 576), (768, 512), (832, 448), (896, 448),
+)  # fmt: skip
+
 
 def base(language: str) -> ConfigDict:
-    """The published recipe of PEA-Diffusion; a preset says which models and which data."""
+    """The published recipe of PEA-Diffusion on Stable Diffusion XL; a preset says which models and which data."""
     return ConfigDict(
         dict(
             language=language,  # field names of the data: caption_<language>, keywords_<language>
             base_model="",  # a diffusers folder or a Hub id: UNet, VAE, English text encoders, scheduler
-            text_encoder=dict(id="", context_length=77, prefix="", hidden_state=-1),
+            text_encoder=_text_encoder("", 77),
             adapter=dict(hidden_dim=1024, num_layers=3),
             data=dict(
                 train="",  # shard patterns, separated by spaces
                 validation="",
                 caption_variants=1,  # 1: the caption; more: it with some of the keywords
-                buckets=((640, 640),),  # (width, height)
+                buckets=SDXL_BUCKETS,  # (width, height)
                 cached=False,  # compute text states and VAE moments once, before the first step
                 cache_dir="",  # where; empty: in the work directory
                 num_threads=8,
@@ -55,11 +64,38 @@ def base(language: str) -> ConfigDict:
     )
 
 
+def sdxl(language: str, text_encoder: str, *, context_length: int = 77, hidden_dim: int = 1024) -> ConfigDict:
+    """The published recipe on Stable Diffusion XL: 50,000 steps of 240 pictures.
+
+    Args:
+      language: of the captions, `caption_<language>` in the data.
+      text_encoder: a folder or Hub id; several, `"A + B"`, are put side by side.
+      context_length: its number of tokens.
+      hidden_dim: width of the adapter.
+    """
+    config = base(language)
+    config.base_model = "stabilityai/stable-diffusion-xl-base-1.0"
+    config.text_encoder = _text_encoder(text_encoder, context_length)
+    config.adapter.hidden_dim = hidden_dim
+    return config
+
+
+def sd15(language: str, text_encoder: str, *, context_length: int = 77, hidden_dim: int = 2048) -> ConfigDict:
+    """The published recipe on Stable Diffusion 1.5: pictures of 512x512, batches of 320; arguments as for `sdxl`."""
+    config = sdxl(language, text_encoder, context_length=context_length, hidden_dim=hidden_dim)
+    config.base_model = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    config.data.buckets = ((512, 512),)
+    config.batch_size = 320
+    config.num_steps = 42_000
+    config.picture_size = (512, 512)
+    return config
+
+
 def emoji(language: str) -> ConfigDict:
     """The embedded English model, encoder and corpus: minutes on two CPU cores, no download."""
     config = base(language)
     config.base_model = "assets/teacher"
-    config.text_encoder = dict(id="assets/multilingual-e5-small", context_length=24, prefix="", hidden_state=-1)
+    config.text_encoder = _text_encoder("assets/multilingual-e5-small", 24)
     config.adapter.hidden_dim = 512
     config.data.train = "assets/emoji/emoji-train-{00000..00001}.tar"
     config.data.validation = "assets/emoji/emoji-val-00000.tar"
@@ -90,3 +126,49 @@ def choose(preset: str, presets: dict[str, Callable[[], ConfigDict]]) -> ConfigD
     if preset not in presets:
         raise PeaError(f"preset {preset!r}: not known; choose from {', '.join(sorted(presets))}")
     return presets[preset]()
+
+
+def _text_encoder(names: str, context_length: int) -> ConfigDict:
+    hidden_state = placeholder(int)  # empty: the one that the encoder's architecture is read at
+    return ConfigDict(dict(id=names, context_length=context_length, prefix="", hidden_state=hidden_state))
+
+
+def of_run(workdir: pathlib.Path) -> ConfigDict | None:
+    """The config in a work directory; None where no run was started.
+
+    Raises:
+      PeaError: the file cannot be read, or lacks a field.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return None
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PeaError(f"{path}: cannot be read ({error}); use another --workdir") from error
+    if missing := _missing(json.loads(base("").to_json()), fields):
+        raise PeaError(f"{path}: not a config of this version (without {missing[0]}); use another --workdir")
+    return ConfigDict(fields)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields, dotted, in which two configs differ."""
+    names = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            names.append(prefix + name)
+    return names
+
+
+def _missing(wanted: Mapping[str, Any], found: Any, prefix: str = "") -> list[str]:
+    """The fields, dotted, that `found` does not have."""
+    if not isinstance(found, Mapping):
+        return [prefix.rstrip(".") or "any field"]
+    absent = [prefix + name for name in wanted if name not in found]
+    for name, value in wanted.items():
+        if isinstance(value, Mapping) and name in found:
+            absent += _missing(value, found[name], f"{prefix}{name}.")
+    return absent

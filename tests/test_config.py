@@ -1,0 +1,101 @@
+"""The languages' configurations: every preset, what their docstrings promise, and a new language in a few lines."""
+
+import functools
+import json
+import pathlib
+import re
+import runpy
+import shlex
+
+import pytest
+
+from pea_jax import config
+from pea_jax.errors import PeaError
+from pea_jax.text.joined import SEPARATOR
+from tests import commands
+
+CONFIGS = sorted((commands.ROOT / "configs").glob("*.py"))
+PRESETS = {path.stem: ["sdxl", "sd15", "emoji"] for path in CONFIGS}
+PRESETS["zh"] += ["mul_clip", "mt5", "alt_clip", "mul_clip+chinese_clip"]
+TURKISH = '''"""Turkish, `configs/tr.py:emoji` alone."""
+
+from pea_jax import config
+
+
+def get_config(preset: str = "emoji"):
+    return config.choose(preset, {"emoji": lambda: config.emoji("tr")})
+'''
+
+
+def get_config(path: pathlib.Path, *preset: str) -> config.ConfigDict:
+    return runpy.run_path(str(path))["get_config"](*preset)
+
+
+def test_the_languages_are_there():
+    assert {path.stem for path in CONFIGS} == {"ru", "zh", "ja", "ko", "it"}
+
+
+@pytest.mark.parametrize(("language", "preset"), [(name, preset) for name in PRESETS for preset in PRESETS[name]])
+def test_preset(language: str, preset: str):
+    chosen = get_config(commands.ROOT / "configs" / f"{language}.py", preset)
+    assert chosen.language == language
+    assert chosen.keys() == config.base(language).keys()
+    assert set(chosen.text_encoder) == set(config.base(language).text_encoder)
+    assert chosen.base_model and chosen.text_encoder.id
+    is_small = preset == "emoji"
+    assert chosen.base_model.startswith("assets/") == chosen.text_encoder.id.startswith("assets/") == is_small
+    assert ("stable-diffusion-v1-5" in chosen.base_model) == (preset == "sd15")
+    assert json.loads(chosen.to_json())["text_encoder"]["hidden_state"] is None
+    many = chosen.text_encoder.id.split(SEPARATOR)
+    assert len(many) == (2 if "+" in preset else 1) and all(name == name.strip() for name in many)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_default_is_sdxl(path: pathlib.Path):
+    assert get_config(path).to_dict() == get_config(path, "sdxl").to_dict()
+
+
+def test_the_published_recipe():
+    """PEA-Diffusion, train_sdxl_zh.sh: batch 240, learning rate 1e-5 to 5e-8, terms 1 : 1 : 0.1, noise offset 0.5."""
+    chosen = get_config(commands.ROOT / "configs" / "zh.py")
+    assert (chosen.batch_size, chosen.noise_offset, chosen.condition_dropout) == (240, 0.5, 0.1)
+    assert dict(chosen.loss) == dict(noise=1.0, output=1.0, features=0.1, conditioning=0.0, hybrid=True)
+    optimizer = chosen.optimizer
+    assert (optimizer.learning_rate, optimizer.end_learning_rate, optimizer.warmup_steps) == (1e-5, 5e-8, 100)
+    assert (chosen.text_encoder.context_length, chosen.adapter.hidden_dim) == (64, 1024)
+    assert len(chosen.data.buckets) == 9 and all(w % 64 == h % 64 == 0 for w, h in chosen.data.buckets)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_docstring_says_what_to_do(path: pathlib.Path):
+    """Each preset, a source, what to download, and commands whose configuration and fields exist."""
+    text = runpy.run_path(str(path))["__doc__"]
+    assert "arXiv" in text and "GPU-hours" in text and "hf download " in text
+    assert all(f":{preset}`" in text or f"`{preset}`" in text for preset in PRESETS[path.stem])
+    given = re.findall(r"^    (python -m pea_jax\..*)$", text, re.M)
+    assert len(given) == 2
+    for words in map(shlex.split, given):
+        name, _, preset = words[words.index("--config") + 1].partition(":")
+        chosen = get_config(commands.ROOT / name, *([preset] if preset else []))
+        for field in (word[len("--config.") :].partition("=")[0] for word in words if word.startswith("--config.")):
+            functools.reduce(getattr, field.split("."), chosen)
+    for encoder in get_config(path).text_encoder.id.split(SEPARATOR):
+        assert encoder in text
+
+
+def test_unknown_preset_names_those_that_exist():
+    with pytest.raises(PeaError, match="preset 'sd3': not known; choose from emoji, sd15, sdxl"):
+        get_config(commands.ROOT / "configs" / "ru.py", "sd3")
+
+
+def test_a_new_language_is_one_file(tmp_path: pathlib.Path):
+    """Written, trained for a few steps on the tiny models, exported."""
+    (tmp_path / "tr.py").write_text(TURKISH)
+    fields = {**commands.write_world(tmp_path), "num_steps": 2, "checkpoint.every": 2, "sample.every": 2}
+    arguments = commands.command("train", fields, config=f"{tmp_path / 'tr.py'}:emoji", workdir=tmp_path / "run")
+    result = commands.run(arguments, tmp_path / "xla")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2] and lines[-1]["features"] > 0
+    description = json.loads((tmp_path / "run" / "adapter" / "config.json").read_text())
+    assert description["language"] == "tr" and description["text_encoder"]["id"] == "assets/multilingual-e5-small"
