@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from pea_jax import __version__
 from pea_jax.adapter import PEAdapter
 from pea_jax.text.encoders import TextEncoder
+from pea_jax.text.joined import JoinedTextEncoder
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
+POOLING = "mean over all positions, padding included"
 
 CARD = """\
 ---
@@ -44,7 +46,32 @@ tags:
 """
 
 
-def save(folder: pathlib.Path, config: ConfigDict, adapter: PEAdapter, encoder: TextEncoder, step: int) -> None:
+PUBLISHED_CARD = """\
+---
+library_name: pea_jax
+tags:
+- text-to-image
+- pea-diffusion
+---
+
+# PEA adapter `{source}`
+
+{parameters:,} parameters ([PEA-Diffusion](https://arxiv.org/abs/2311.17086)), brought in from a PyTorch file.
+
+| | |
+|---|---|
+| text encoder | {encoder} |
+| base model | {base_model} |
+"""
+
+
+def save(
+    folder: pathlib.Path,
+    config: ConfigDict,
+    adapter: PEAdapter,
+    encoder: TextEncoder | JoinedTextEncoder,
+    step: int,
+) -> None:
     """Write the adapter directory: weights, config.json and model card.
 
     Args:
@@ -55,24 +82,50 @@ def save(folder: pathlib.Path, config: ConfigDict, adapter: PEAdapter, encoder: 
       step: how many steps it was trained for.
     """
     description = describe(config, adapter, encoder.describe(), step)
-    parameters = sum(x.size for x in jax.tree.leaves(nnx.state(adapter)))
-    adapter.save_pretrained(folder, description, card(description, parameters))
+    adapter.save_pretrained(folder, description, card(description, _size(adapter)))
 
 
 def describe(config: ConfigDict, adapter: PEAdapter, encoder: dict[str, Any], step: int) -> dict[str, Any]:
     """`config.json` of an adapter: all that is needed to use it, and what it was trained with."""
-    versions = dict(pea_jax=__version__) | {name: importlib.metadata.version(name) for name in PACKAGES}
     return dict(
         system="pea",
         language=config.language,
         base_model=config.base_model,
         text_encoder={**encoder, "id": config.text_encoder.id},
-        pooling="mean over all positions, padding included",
+        pooling=POOLING,
         dimensions=dict(vars(adapter.dims)),
         step=step,
         training=json.loads(config.to_json()),
-        versions=versions,
+        versions=_versions(),
     )
+
+
+def save_published(folder: pathlib.Path, adapter: PEAdapter, source: str, config: ConfigDict | None) -> None:
+    """Write the adapter directory of an adapter that was published as a PyTorch file.
+
+    Args:
+      folder: is replaced if it holds an adapter.
+      adapter: what is in the file.
+      source: its name.
+      config: names the language, the text encoder and the base model that it goes with; None: they are not known.
+    """
+    description: dict[str, Any] = dict(
+        system="pea", published_as=source, dimensions=dict(vars(adapter.dims)), versions=_versions()
+    )
+    if adapter.dims.pooled_dim is not None:
+        description["pooling"] = POOLING
+    if config is not None:
+        known = json.loads(config.to_json())
+        description |= {name: known[name] for name in ("language", "base_model", "text_encoder")}
+        # How it is drawn with, unless a flag says otherwise.
+        description["training"] = {name: known[name] for name in ("picture_size", "evaluation")}
+    text = PUBLISHED_CARD.format(
+        parameters=_size(adapter),
+        source=source,
+        encoder=description.get("text_encoder", {}).get("id", "not stated"),
+        base_model=description.get("base_model", "not stated"),
+    )
+    adapter.save_pretrained(folder, description, text)
 
 
 def card(description: dict[str, Any], parameters: int) -> str:
@@ -89,3 +142,11 @@ def card(description: dict[str, Any], parameters: int) -> str:
         batch_size=training["batch_size"],
         loss=", ".join(f"{name} {weight}" for name, weight in training["loss"].items() if name != "hybrid"),
     )
+
+
+def _versions() -> dict[str, str]:
+    return dict(pea_jax=__version__) | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _size(adapter: PEAdapter) -> int:
+    return sum(x.size for x in jax.tree.leaves(nnx.state(adapter)))

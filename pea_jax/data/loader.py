@@ -56,7 +56,8 @@ class PixelExample:
 def cached_example(record: Mapping[str, np.ndarray], rng: np.random.Generator) -> Example:
     """A record of `CachedSource` with one of its V captions drawn; the same one that `PixelExample` draws."""
     variant = rng.integers(len(record["states"]))
-    drawn = {name: record[name][variant] for name in ("states", "prompt_embeds", "pooled_prompt_embeds")}
+    texts = ("states", "prompt_embeds", "pooled_prompt_embeds")  # the last only where the teacher has it
+    drawn = {name: record[name][variant] for name in texts if name in record}
     return {**record, **drawn}
 
 

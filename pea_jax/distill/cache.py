@@ -28,7 +28,7 @@ def records(
     """One record a sample: V captions, M and L tokens.
 
     `moments [h, w, 2c]`, `states [V, L, D]`, `prompt_embeds [V, M, E]`, `pooled_prompt_embeds [V, P]`, `time_ids [6]`,
-    `native []`; all float32.
+    `native []`; all float32. Without `pooled_prompt_embeds` where the teacher has none.
 
     Args:
       models: the frozen models whose outputs are kept.
@@ -48,10 +48,11 @@ def records(
             moments=encode(params, jnp.asarray(_filled(pixels)))[: len(chunk)],
             states=_by_sample(states, variants),
             prompt_embeds=_by_sample(teacher.prompt_embeds, variants),
-            pooled_prompt_embeds=_by_sample(teacher.pooled_prompt_embeds, variants),
             time_ids=np.stack([time_ids for _, _, time_ids in chunk]),
             native=np.asarray([sample.native for sample, _, _ in chunk]),
         )
+        if teacher.pooled_prompt_embeds is not None:
+            columns["pooled_prompt_embeds"] = _by_sample(teacher.pooled_prompt_embeds, variants)
         arrays = {name: np.asarray(values, np.float32) for name, values in columns.items()}
         yield from ({name: values[row] for name, values in arrays.items()} for row in range(len(chunk)))
 
@@ -64,7 +65,7 @@ def fingerprint(params: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _by_sample(values: jax.Array | None, variants: int) -> np.ndarray:
+def _by_sample(values: jax.Array, variants: int) -> np.ndarray:
     array = np.asarray(values)
     return array.reshape(-1, variants, *array.shape[1:])
 

@@ -17,8 +17,10 @@ from pea_jax.mesh import frozen_sharding, replicated
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
-from pea_jax.text.conditioner import StableDiffusionXLConditioner
-from pea_jax.text.encoders import TextEncoder, load_text_encoder
+from pea_jax.text.conditioner import Conditioner
+from pea_jax.text.encoders import TextEncoder
+from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders
+from pea_jax.text.stable_diffusion import load_conditioner
 from pea_jax.weights import load_unet, load_vae
 from pea_jax.weights.locations import locate
 
@@ -29,8 +31,8 @@ class FrozenModels:
 
     unet: UNet2DCondition
     vae: AutoencoderKL
-    teacher: StableDiffusionXLConditioner
-    student: TextEncoder
+    teacher: Conditioner
+    student: TextEncoder | JoinedTextEncoder
     scheduler: SchedulerConfig
 
 
@@ -44,16 +46,16 @@ def load_models(config: ConfigDict, mesh: Mesh) -> FrozenModels:
     return FrozenModels(
         unet=load_unet(base, dtype=dtype, mesh=mesh, partition=partition),
         vae=load_vae(base, dtype=dtype, mesh=mesh, partition=partition),
-        teacher=StableDiffusionXLConditioner.from_pretrained(base, dtype=dtype, mesh=mesh),
+        teacher=load_conditioner(base, dtype=dtype, mesh=mesh),
         student=load_student(config, mesh),
         scheduler=SchedulerConfig.from_pretrained(base),
     )
 
 
-def load_student(config: ConfigDict, mesh: Mesh) -> TextEncoder:
-    """The text encoder of the new language."""
+def load_student(config: ConfigDict, mesh: Mesh) -> TextEncoder | JoinedTextEncoder:
+    """The text encoder of the new language, or several side by side."""
     rule = dict(config.text_encoder)
-    return load_text_encoder(locate(rule.pop("id")), **rule, dtype=jnp.dtype(config.dtype), mesh=mesh)
+    return load_text_encoders(rule.pop("id"), **rule, dtype=jnp.dtype(config.dtype), mesh=mesh)
 
 
 def new_adapter(config: ConfigDict, models: FrozenModels) -> PEAdapter:
@@ -61,8 +63,8 @@ def new_adapter(config: ConfigDict, models: FrozenModels) -> PEAdapter:
     unet = models.unet.config
     dims = AdapterDims(
         input_dim=models.student.hidden_size,
-        pooled_dim=unet.pooled_dim,
-        output_dim=unet.cross_attention_dim[0],
+        pooled_dim=unet.pooled_dim if unet.addition_embed_type else None,
+        output_dim=unet.prompt_embed_dim,
         **config.adapter,
     )
     return PEAdapter(dims, rngs=nnx.Rngs(config.seed))

@@ -50,7 +50,7 @@ class DistillationTask:
 
     `batch` holds `pixels` `[B, H, W, 3]` or `moments` `[B, h, w, 2c]`; `time_ids` `[B, 6]`; `native` `[B]`, 1 for a
     pair without English; `states` `[B, L, D]` or `student_tokens`; `prompt_embeds` `[B, M, E]` with
-    `pooled_prompt_embeds` `[B, P]`, or `teacher_tokens`.
+    `pooled_prompt_embeds` `[B, P]` (if the denoiser takes any), or `teacher_tokens`.
     """
 
     adapter: nnx.GraphDef
@@ -139,7 +139,7 @@ class DistillationTask:
 
     def _teacher(self, frozen: Mapping[str, Any], batch: Batch) -> Conditioning:
         if "prompt_embeds" in batch:
-            return Conditioning(batch["prompt_embeds"], batch["pooled_prompt_embeds"])
+            return Conditioning(batch["prompt_embeds"], batch.get("pooled_prompt_embeds"))
         return self.teacher.apply(self._whole(frozen["teacher"]), batch["teacher_tokens"])
 
     def _mask(self, term: str, batch: Batch) -> Array:
