@@ -1,0 +1,64 @@
+"""Parts and transposes of tensors that are still in their file, and what stands for those in diffusers' conversion."""
+
+import numpy as np
+
+from pea_jax.weights.torch_names import StoredArray
+
+
+class Part:
+    """`base[index]`, read when it is asked for; an integer in `index` drops its axis, as in NumPy."""
+
+    def __init__(self, base: StoredArray, index: tuple[slice | int, ...]):
+        full = index + (slice(None),) * (len(base.shape) - len(index))
+        self._base, self.dtype = base, base.dtype
+        self._index = tuple(slice(i, i + 1) if isinstance(i, int) else i for i in full)
+        self.shape = tuple(
+            len(range(*i.indices(size))) for i, size in zip(full, base.shape, strict=True) if isinstance(i, slice)
+        )
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        return self._base[self._index].reshape(self.shape)[index]
+
+
+class Transposed:
+    """`base.T`, read when it is asked for."""
+
+    def __init__(self, base: StoredArray):
+        self._base, self.dtype, self.shape = base, base.dtype, tuple(base.shape)[::-1]
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        return self._base[index[::-1]].T
+
+
+class TorchStandIn:
+    """Has of `torch.Tensor` what diffusers' conversion of names does to one; nothing is read.
+
+    `name` is that of the tensor in the file which it was made of, `tensor` the result.
+    """
+
+    def __init__(self, name: str, tensor: StoredArray):
+        self.name, self.tensor = name, tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def T(self) -> "TorchStandIn":
+        return TorchStandIn(self.name, Transposed(self.tensor))
+
+    def __getitem__(self, index: slice | int | tuple[slice | int, ...]) -> "TorchStandIn":
+        return TorchStandIn(self.name, Part(self.tensor, index if isinstance(index, tuple) else (index,)))
+
+    def contiguous(self) -> "TorchStandIn":
+        return self
+
+    def clone(self) -> "TorchStandIn":
+        return self
+
+    def detach(self) -> "TorchStandIn":
+        return self
