@@ -1,43 +1,69 @@
-"""Write the adapter of a checkpoint as an adapter directory.
+"""Write an adapter directory: from a checkpoint, or from an adapter that was published for PyTorch.
 
-python -m pea_jax.export --workdir runs/ru-emoji --out adapter [--step 200]
+    python -m pea_jax.export --workdir runs/ru-emoji --out adapter [--step 200]
+    python -m pea_jax.export --from_torch pytorch_model.bin --config configs/zh.py:mul_clip --out adapter
+
+A published file says neither its text encoder nor its base model; the configuration does. Without --config the
+directory holds the adapter alone, for `PEAdapter.from_pretrained`.
 """
 
-import json
 import pathlib
 
 from absl import flags
 from flax import nnx
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from pea_jax import adapter_folder, command
 from pea_jax import mesh as meshes
-from pea_jax.checkpoint import Checkpoints
+from pea_jax.adapter import PEAdapter, check_replaceable
+from pea_jax.checkpoint import Checkpoints, choose_step
+from pea_jax.config import of_run
 from pea_jax.distill import models
 from pea_jax.errors import PeaError
 from pea_jax.report import console
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a training run")
 OUT = flags.DEFINE_string("out", None, "Adapter directory to write")
+FROM_TORCH = flags.DEFINE_string("from_torch", None, "A published adapter, pickled or safetensors, in any layout")
+CONFIG = config_flags.DEFINE_config_file("config", None, "What a published adapter was trained with")
 STEP = flags.DEFINE_integer("step", None, "Which checkpoint; by default the latest")
 
 
 def main() -> None:
-    if WORKDIR.value is None or OUT.value is None:
-        raise PeaError("--workdir and --out are both needed, e.g. --workdir runs/ru-emoji --out adapter")
-    workdir = pathlib.Path(WORKDIR.value)
-    try:
-        config = ConfigDict(json.loads((workdir / "config.json").read_text()))
-    except OSError as error:
-        raise PeaError(f"{workdir}: not the work directory of a training run (no config.json)") from error
+    if (WORKDIR.value is None) == (FROM_TORCH.value is None) or OUT.value is None:
+        raise PeaError("--out and one of --workdir and --from_torch are needed, e.g. --workdir runs/ru --out adapter")
+    out = pathlib.Path(OUT.value)
+    check_replaceable(out)
+    command.check_folder("--out", out)
+    if FROM_TORCH.value is not None:
+        bring_in(pathlib.Path(FROM_TORCH.value), CONFIG.value, out)
+    elif WORKDIR.value is not None:
+        export(pathlib.Path(WORKDIR.value), out)
+
+
+def bring_in(path: pathlib.Path, config: ConfigDict | None, out: pathlib.Path) -> None:
+    """Write the published adapter in the file `path` to the directory `out`."""
+    adapter = PEAdapter.from_published(path)
+    adapter_folder.save_published(out, adapter, path.name, config)
+    console.print(f"adapter of {path}: {out}")
+    if config is None:
+        console.print("its config.json names no text encoder and no base model; --config says which they are")
+
+
+def export(workdir: pathlib.Path, out: pathlib.Path) -> None:
+    """Write the adapter of a checkpoint of the run in `workdir` to the directory `out`."""
+    config, folder = of_run(workdir), workdir / "checkpoints"
+    if config is None:
+        raise PeaError(f"--workdir {workdir}: not the work directory of a training run (no config.json)")
+    step = choose_step(folder, STEP.value)
     mesh = meshes.make_mesh(**config.mesh)
     frozen = models.load_models(config, mesh)
     adapter = models.new_adapter(config, frozen)
-    with Checkpoints(workdir / "checkpoints", every=1, keep=1) as checkpoints:
-        state = checkpoints.restore(models.new_state(config, adapter, mesh), step=STEP.value)
+    with Checkpoints(folder, every=1, keep=1) as checkpoints:
+        state = checkpoints.restore(models.new_state(config, adapter, mesh), step=step)
     nnx.update(adapter, state.exported)
-    adapter_folder.save(pathlib.Path(OUT.value), config, adapter, frozen.student, int(state.step))
-    console.print(f"adapter of step {int(state.step)}: {OUT.value}")
+    adapter_folder.save(out, config, adapter, frozen.student, int(state.step))
+    console.print(f"adapter of step {int(state.step)}: {out}")
 
 
 if __name__ == "__main__":

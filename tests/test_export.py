@@ -1,0 +1,86 @@
+"""A published adapter brought in: the directory, and what it says."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from pea_jax import adapter_folder, config
+from pea_jax.adapter import PEAdapter, read_config
+from pea_jax.errors import PeaError
+from pea_jax.text.conditioner import AdapterConditioner
+from tests import commands
+from tests.torch_oracle import randomised
+
+E5_WIDTH = 384
+
+
+class Oldest(torch.nn.Module):
+    """`layernorm, fc1, fc2, fc3`, as the first published file."""
+
+    def __init__(self):
+        super().__init__()
+        self.layernorm = torch.nn.LayerNorm(E5_WIDTH)
+        self.fc1, self.fc2, self.fc3 = torch.nn.Linear(E5_WIDTH, 8), torch.nn.Linear(8, 20), torch.nn.Linear(20, 40)
+
+    def forward(self, states):
+        y = self.fc2(torch.nn.functional.gelu(self.fc1(self.layernorm(states))))
+        return self.fc3(torch.nn.functional.gelu(y)), y.mean(1)
+
+
+@pytest.fixture
+def published(tmp_path: pathlib.Path) -> pathlib.Path:
+    torch.save(randomised(Oldest()).state_dict(), tmp_path / "pytorch_model.bin")
+    return tmp_path / "pytorch_model.bin"
+
+
+def test_command(published: pathlib.Path, tmp_path: pathlib.Path):
+    """With a configuration the directory is all that a prompt needs."""
+    out = tmp_path / "adapter"
+    flags = dict(from_torch=published, config="configs/ru.py:emoji", out=out)
+    result = commands.run(commands.command("export", {}, **flags), tmp_path / "xla")
+    assert result.returncode == 0, result.stderr
+    description = read_config(out)
+    assert (description["language"], description["base_model"]) == ("ru", "assets/teacher")
+    assert description["published_as"] == "pytorch_model.bin" and description["dimensions"]["hidden_dim"] == 8
+    conditioner = AdapterConditioner.from_pretrained(out)
+    conditioning = conditioner.encode(["красное яблоко"])
+    states, _ = conditioner.text_encoder.encode(["красное яблоко"])
+    with torch.no_grad():
+        tokens, pooled = randomised(Oldest())(torch.from_numpy(np.array(states)))
+    np.testing.assert_allclose(conditioning.prompt_embeds, tokens, atol=1e-4)
+    np.testing.assert_allclose(conditioning.pooled_prompt_embeds, pooled, atol=1e-4)
+    assert "assets/multilingual-e5-small" in (out / "README.md").read_text()
+
+
+def test_without_a_configuration_it_is_the_adapter_alone(published: pathlib.Path, tmp_path: pathlib.Path):
+    adapter = PEAdapter.from_published(published)
+    adapter_folder.save_published(tmp_path / "adapter", adapter, published.name, None)
+    again = PEAdapter.from_pretrained(tmp_path / "adapter")
+    states = np.ones((1, 3, E5_WIDTH), np.float32)
+    jax.tree.map(np.testing.assert_array_equal, again(states), adapter(states))
+    assert "not stated" in (tmp_path / "adapter" / "README.md").read_text()
+    with pytest.raises(PeaError, match="config.json: does not name its text_encoder"):
+        AdapterConditioner.from_pretrained(tmp_path / "adapter")
+
+
+def test_what_a_configuration_adds(published: pathlib.Path, tmp_path: pathlib.Path):
+    """Two encoders by name, and the size of the pictures; the encoders need not be there."""
+    chosen = config.sd15("zh", "laion/A + OFA-Sys/B", context_length=64)
+    adapter_folder.save_published(tmp_path / "a", PEAdapter.from_published(published), "x.bin", chosen)
+    description = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert description["text_encoder"]["id"] == "laion/A + OFA-Sys/B"
+    assert description["text_encoder"]["context_length"] == 64
+    assert description["training"]["picture_size"] == [512, 512]
+
+
+def test_bad_input_is_one_line(tmp_path: pathlib.Path):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "x.bin")
+    arguments = commands.command("export", {}, from_torch=tmp_path / "x.bin", out=tmp_path / "out")
+    result = commands.run(arguments, tmp_path / "xla")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert result.returncode == 1 and len(errors) == 1 and "x.bin: not an adapter" in errors[0], result.stderr
+    assert not list(tmp_path.glob("out*"))
