@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from pea_jax.weights.adapter_layouts import check_layout, open_published
 from pea_jax.weights.torch_names import StoredArray, fill, to_torch_names
 
 WEIGHTS, CONFIG, CARD = "adapter.safetensors", "config.json", "README.md"
+FIELDS: dict[str, type] = {"base_model": str, "text_encoder": dict, "training": dict}  # of config.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,38 +91,76 @@ class PEAdapter(nnx.Module):
           PeaError: no such file, or it is broken or no adapter.
         """
         tensors = open_published(pathlib.Path(path))
-        dims = _dims(tensors, check_layout(tensors, source=str(path)))
+        places = check_layout(tensors, source=str(path))
+        _check_axes(tensors, source=str(path))
+        dims = _dims(tensors, places)
         return fill(nnx.eval_shape(lambda: cls(dims, rngs=nnx.Rngs(0))), tensors, source=str(path))
 
     def save_pretrained(self, folder: str | pathlib.Path, config: Mapping[str, Any], card: str) -> None:
-        """Write weights (PyTorch names and layouts), config.json and the model card; all of them or nothing."""
+        """Write weights (PyTorch names and layouts), config.json and the model card; all of them or nothing.
+
+        Raises:
+          PeaError: the folder cannot be written, or holds something else.
+        """
         folder = pathlib.Path(folder)
+        check_replaceable(folder)
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(to_torch_names(self), partial / WEIGHTS)
-        (partial / CONFIG).write_text(json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
-        (partial / CARD).write_text(card)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        try:
+            partial.mkdir(parents=True)
+            save_file(to_torch_names(self), partial / WEIGHTS)
+            (partial / CONFIG).write_text(json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
+            (partial / CARD).write_text(card)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise PeaError(f"{folder}: the adapter cannot be written there ({error.strerror})") from error
+
+
+def is_complete(folder: pathlib.Path) -> bool:
+    """Whether all files of an adapter directory are there."""
+    return all((folder / name).is_file() for name in (WEIGHTS, CONFIG, CARD))
+
+
+def check_replaceable(folder: pathlib.Path) -> None:
+    """Refuse to write an adapter in the place of something else.
+
+    Raises:
+      PeaError: `folder` is a file, or has files in it but no adapter.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise PeaError(f"{folder}: is a file; name a directory for the adapter")
+    found = sorted(path.name for path in folder.glob("*"))
+    if found and WEIGHTS not in found:
+        raise PeaError(f"{folder}: would be replaced, but holds no adapter ({found[0]}); name a new directory")
 
 
 def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
     """`config.json` of an adapter directory.
 
     Raises:
-      PeaError: it is missing or no JSON object.
+      PeaError: it is missing, no JSON object, or one of its `FIELDS` is of the wrong type.
     """
     path = pathlib.Path(folder) / CONFIG
     try:
         config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise PeaError(f"{path}: no such file; --adapter must be a directory written by training or export") from None
+    except OSError:
+        raise PeaError(f"{path}: no such file; an adapter is a directory written by training or export") from None
     except ValueError as error:
-        raise PeaError(f"{path}: not valid JSON ({error})") from None
+        raise PeaError(f"{path}: not valid JSON ({error}); copy or export the adapter again") from None
     if not isinstance(config, dict):
-        raise PeaError(f"{path}: must be a JSON object")
+        raise PeaError(f"{path}: must be a JSON object; copy or export the adapter again")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(config.get(name, kind()), kind)]
+    if wrong:
+        raise PeaError(f"{path}: {', '.join(wrong)} of the wrong type; copy or export the adapter again")
     return config
+
+
+def _check_axes(tensors: Mapping[str, StoredArray], *, source: str) -> None:
+    for name, tensor in tensors.items():
+        if re.fullmatch(r"(projector\.\d+|fc)\.weight", name) and len(tensor.shape) != 2:
+            raise PeaError(f"{source}: {name} is {list(tensor.shape)}, must have two axes; copy the adapter again")
 
 
 def _dims(tensors: Mapping[str, StoredArray], places: list[int]) -> AdapterDims:

@@ -1,12 +1,21 @@
 """Checkpoints of a run: the train state and the place in the data, written by orbax in the background."""
 
 import pathlib
+import textwrap
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from pea_jax.errors import PeaError
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """The steps of which `folder` has a checkpoint, damaged ones too, in order; nothing is made or read.
+
+    A checkpoint gets its plain number only once it is complete.
+    """
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
 class Checkpoints:
@@ -52,23 +61,34 @@ class Checkpoints:
         Raises:
           PeaError: there is no such checkpoint, or it does not fit `state`: another configuration, or damaged files.
         """
-        steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
-        step = max(steps, default=None) if step is None else step
-        if step not in steps:
-            raise PeaError(
-                f"{self._folder}: no checkpoint{_of(step)}; there are {', '.join(map(str, steps)) or 'none'}"
-            )
+        step = choose_step(self._folder, step)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         wanted = dict(state=abstract) if iterator is None else dict(state=abstract, data=iterator)
         try:
             return self._checkpointer.load_checkpointables(step, wanted)["state"]
         except Exception as error:  # orbax raises many types; every one of them must stop the run
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise PeaError(
-                f"{self._folder}/{step}: this checkpoint cannot be restored ({first}); "
-                "was it written with another configuration? Use another --workdir or remove this one"
+                f"{self._folder / str(step)}: this checkpoint cannot be restored ({_cause(error)}); it is damaged or "
+                "of another configuration: remove it to go on from the one before, or use another --workdir"
             ) from error
 
 
-def _of(step: int | None) -> str:
-    return "" if step is None else f" of step {step}"
+def choose_step(folder: pathlib.Path, step: int | None) -> int:
+    """`step`, or by default the latest that `folder` has.
+
+    Raises:
+      PeaError: there is none; the steps that are there are named.
+    """
+    steps = saved_steps(folder)
+    if step not in steps and (step is not None or not steps):
+        which = "" if step is None else f" of step {step}"
+        raise PeaError(f"{folder}: no checkpoint{which}; there are {', '.join(map(str, steps)) or 'none'}")
+    return steps[-1] if step is None else step
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, without the settings that tensorstore repeats after it."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    reason = str(error).partition(" [tensorstore_spec")[0] or type(error).__name__
+    return textwrap.shorten(reason, 300, placeholder=" ...")

@@ -1,5 +1,6 @@
 """Precomputed samples on disk: one ArrayRecord file of safetensors records, and a manifest that says what made them."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -31,7 +32,7 @@ def write_cache(folder: str, records: Iterable[Mapping[str, np.ndarray]], manife
       PeaError: the folder cannot be made.
     """
     target = pathlib.Path(folder)
-    _make_folder(target)
+    made = _make_folder(target)
     suffix = uuid.uuid4().hex
     samples, complete = target / f"{_RECORDS}.{suffix}", target / f"{_MANIFEST}.{suffix}"
     try:
@@ -43,6 +44,9 @@ def write_cache(folder: str, records: Iterable[Mapping[str, np.ndarray]], manife
     finally:
         samples.unlink(missing_ok=True)
         complete.unlink(missing_ok=True)
+        for path in made:  # those that stayed empty
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 class CachedSource:
@@ -62,10 +66,12 @@ class CachedSource:
         try:
             self._records = grain.sources.ArrayRecordDataSource(str(pathlib.Path(folder) / _RECORDS))
         except RuntimeError as error:
-            raise PeaError(f"{folder}: {_RECORDS} is damaged; run precompute again") from error
+            raise PeaError(f"{folder}: {_RECORDS} is damaged; remove this folder, and it is made again") from error
         if len(self._records) != self.manifest["samples"]:
             count = self.manifest["samples"]
-            raise PeaError(f"{folder}: {len(self._records)} samples instead of {count}; run precompute again")
+            raise PeaError(
+                f"{folder}: {len(self._records)} samples instead of {count}; remove this folder, and it is made again"
+            )
 
     def __len__(self) -> int:
         return len(self._records)
@@ -84,12 +90,17 @@ def read_manifest(folder: str) -> dict[str, Any]:
         (pathlib.Path(folder) / _RECORDS).stat()
         return json.loads((pathlib.Path(folder) / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise PeaError(f"{folder}: no complete cache here ({_RECORDS}, {_MANIFEST}); run precompute") from error
+        raise PeaError(
+            f"{folder}: no complete cache here ({_RECORDS}, {_MANIFEST}); remove this folder, and it is made again"
+        ) from error
 
 
-def _make_folder(folder: pathlib.Path) -> None:
+def _make_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders that had to be made, the innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        return missing
     except OSError as error:
         raise PeaError(
             f"{folder}: the cache cannot be written there ({error.strerror}); name another folder"
@@ -127,5 +138,5 @@ def _check(folder: str, found: Any, expected: Any, field: str = "") -> None:
             _check(folder, found.get(name), value, f"{field}.{name}" if field else name)
     elif found != expected:
         raise PeaError(
-            f"{folder}: made with {field} = {found!r}, this run has {expected!r}; run precompute again or name another"
+            f"{folder}: made with {field} = {found!r}, this run has {expected!r}; remove it or name another folder"
         )

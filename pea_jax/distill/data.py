@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,11 +80,7 @@ def _make_cache(
     made = cache.records(
         models, samples, language=config.language, variants=config.data.caption_variants, seed=config.seed
     )
-    try:
-        write_cache(str(folder), made, manifest)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    write_cache(str(folder), made, manifest)
 
 
 def _manifest(config: ConfigDict, models: FrozenModels) -> dict[str, Any]:
