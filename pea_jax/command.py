@@ -1,10 +1,13 @@
-"""What every command does around its own work: devices, one-line errors, exit codes."""
+"""What every command does around its own work: devices, flags, places to write to, one-line errors, exit codes."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 
 import jax
 from absl import app, flags
@@ -15,11 +18,12 @@ from pea_jax.errors import PeaError
 def run(main: Callable[[], None]) -> None:
     """Parse the flags and call `main`; what the user can mend ends as `error: ...` and exit code 1."""
     prepare_devices()
+    _hush_orbax()
     try:
         _parse_flags(sys.argv)
         main()
     except PeaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(1)
 
 
@@ -29,17 +33,66 @@ def prepare_devices() -> None:
     logging.getLogger("absl").setLevel(logging.WARNING)
 
 
+def check_folder(flag: str, path: pathlib.Path) -> None:
+    """Refuse a folder to write in that cannot be made or written in; nothing is made yet.
+
+    Raises:
+      PeaError: naming the flag and what is in the way.
+    """
+    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise PeaError(f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); name another place") from error
+
+
+def check_file(flag: str, path: pathlib.Path) -> None:
+    """As `check_folder`, for a file to write."""
+    if path.is_dir():
+        raise PeaError(f"{flag} {path}: is a folder; name a file in it")
+    check_folder(flag, path.parent)
+
+
+@contextlib.contextmanager
+def whole_file(flag: str, path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives another path to write to, which becomes `path` at the end; after an error nothing is left of it.
+
+    Raises:
+      PeaError: it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise PeaError(f"{flag} {path}: cannot be written ({error.strerror}); name another place") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
 def _parse_flags(argv: list[str]) -> None:
     app.define_help_flags()
     _check_config_file(argv)
     try:
         rest = flags.FLAGS(argv)[1:]
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        # str() of a KeyError is the repr of its message
-        message = error.args[0] if isinstance(error, KeyError) else str(error)
-        raise PeaError(f"command line: {' '.join(str(message).split())}") from error
+    except (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError) as error:
+        raise PeaError(f"command line: {_message(error)}") from error
     if rest:
         raise PeaError(f"command line: {rest[0]!r} is not a flag; flags start with --")
+
+
+def _message(error: BaseException) -> str:
+    """One line; ml_collections wraps a misspelt field and its nearest neighbour in two exceptions."""
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    if not text.startswith("'"):
+        return " ".join(text.split())
+    field, *advice = text.splitlines()
+    return f"the config has no field {field}; {' '.join(advice) or 'pea_jax/config.py lists them all'}"
 
 
 def _check_config_file(argv: list[str]) -> None:
@@ -52,3 +105,21 @@ def _check_config_file(argv: list[str]) -> None:
     if given and not path.is_file():
         found = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "none"
         raise PeaError(f"--config {path}: no such file (configurations in {path.parent}: {found})")
+
+
+def _hush_orbax() -> None:
+    """Let a checkpoint that cannot be read end in one error.
+
+    Orbax reads its arrays at once: when one fails, the others are left to fail by themselves, each with a traceback or
+    a warning from a background thread or the garbage collector.
+    """
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
+    show = sys.unraisablehook
+
+    def show_others(unraisable: "sys.UnraisableHookArgs") -> None:
+        abandoned = type(unraisable.object).__name__ == "coroutine"
+        if not abandoned and str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    sys.unraisablehook = show_others

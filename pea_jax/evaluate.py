@@ -9,13 +9,13 @@ import json
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from pea_jax import command
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, read_config
 from pea_jax.distill import models
-from pea_jax.distill.judging import Judge, report, table
+from pea_jax.distill.judging import Judge, Judgement, read_concepts, report, table
 from pea_jax.errors import PeaError
 from pea_jax.report import console
 from pea_jax.text.conditioner import AdapterConditioner
@@ -30,26 +30,34 @@ def main() -> None:
     if ADAPTER.value is None or CONFIG.value is None or OUT.value is None:
         raise PeaError("--adapter, --config and --out are all needed")
     config, out = CONFIG.value, pathlib.Path(OUT.value)
+    command.check_file("--out", out)
     folders = {"adapter": ADAPTER.value} | dict(_named(text) for text in COMPARE.value)
     for folder in folders.values():
         _check_base(folder, config.base_model)
+    results = evaluate(config, folders)
+    console.print(table(results))
+    with command.whole_file("--out", out) as partial:
+        partial.write_text(json.dumps(report(results, config, folders), indent=2, ensure_ascii=False) + "\n")
+
+
+def evaluate(config: ConfigDict, folders: dict[str, str]) -> list[Judgement]:
+    """The teacher, the adapters in `folders` by name, and an untrained one; what is quick to read comes first."""
+    adapters = {name: PEAdapter.from_pretrained(folder) for name, folder in folders.items()}
+    concepts = read_concepts(config)
     mesh = meshes.make_mesh(**config.mesh)
     frozen = models.load_models(config, mesh)
-    adapters = {name: PEAdapter.from_pretrained(folder) for name, folder in folders.items()}
-    adapters["untrained"] = models.new_adapter(config, frozen)
-    judge = Judge(config, frozen, mesh)
+    judge = Judge(config, concepts, frozen, mesh)
     for name, folder in folders.items():
         judge.pipeline.check(adapters[name].dims, folder)
+    adapters["untrained"] = models.new_adapter(config, frozen)
     conditioners = {name: AdapterConditioner(frozen.student, adapter) for name, adapter in adapters.items()}
-    results = judge.compare(conditioners)
-    console.print(table(results))
-    _write(out, report(results, config, folders))
+    return judge.compare(conditioners)
 
 
 def _named(text: str) -> tuple[str, str]:
     name, separator, folder = text.partition("=")
-    if not separator:
-        raise PeaError(f"--compare {text}: must be NAME=DIR")
+    if not separator or name in ("adapter", "untrained"):
+        raise PeaError(f"--compare {text}: must be NAME=DIR, the name neither adapter nor untrained")
     return name, folder
 
 
@@ -57,14 +65,6 @@ def _check_base(folder: str, base_model: str) -> None:
     found = read_config(folder).get("base_model")
     if found != base_model:
         raise PeaError(f"{folder}: this adapter was made for {found!r}, the config has base_model={base_model!r}")
-
-
-def _write(path: pathlib.Path, content: dict) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise PeaError(f"--out {path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

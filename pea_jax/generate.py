@@ -6,6 +6,7 @@ Several --prompt give one labelled grid.
 """
 
 import pathlib
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -36,33 +37,46 @@ HEIGHT = flags.DEFINE_integer("height", None, "In pixels")
 def main() -> None:
     if ADAPTER.value is None or OUT.value is None or not PROMPT.value:
         raise PeaError("--adapter, --prompt and --out are needed, e.g. --adapter DIR --prompt ... --out picture.png")
+    out = pathlib.Path(OUT.value)
+    command.check_file("--out", out)
     config = read_config(ADAPTER.value)
-    defaults = config.get("training", {})
+    sampling, height, width = _how_to_draw(config.get("training", {}))
+    base_model = BASE_MODEL.value or config.get("base_model")
+    if not base_model:
+        raise PeaError(f"{ADAPTER.value}: its config.json names no base_model; give --base_model")
     mesh = meshes.make_mesh()
     conditioner = AdapterConditioner.from_pretrained(ADAPTER.value, mesh=mesh)
-    pipeline = TextToImage.from_pretrained(locate(BASE_MODEL.value or config.get("base_model", "")), mesh=mesh)
+    pipeline = TextToImage.from_pretrained(locate(base_model), mesh=mesh)
     pipeline.check(conditioner.adapter_dims, ADAPTER.value)
     prompts, negative = conditioner.encode_guided(PROMPT.value, NEGATIVE.value)
-    evaluation, (width, height) = defaults.get("evaluation", {}), defaults.get("picture_size", (1024, 1024))
+    pictures = pipeline.generate(prompts, negative, sampling, height=height, width=width)
+    with command.whole_file("--out", out) as partial:
+        _write(partial, pictures, PROMPT.value)
+
+
+def _how_to_draw(training: dict[str, Any]) -> tuple[Sampling, int, int]:
+    """Sampling, height and width: from the flags, else as the adapter was judged in training."""
+    try:
+        evaluation, size = dict(training.get("evaluation", {})), training.get("picture_size", (1024, 1024))
+        width, height = map(int, size)
+        steps, guidance_scale = int(evaluation.get("steps", 25)), float(evaluation.get("guidance_scale", 7.5))
+    except (TypeError, ValueError) as error:
+        advice = "copy or export the adapter again"
+        raise PeaError(f"{ADAPTER.value}: config.json: training cannot be used ({error}); {advice}") from error
     sampling = Sampling(
-        steps=evaluation.get("steps", 25) if STEPS.value is None else STEPS.value,
-        guidance_scale=evaluation.get("guidance_scale", 7.5) if GUIDANCE.value is None else GUIDANCE.value,
+        steps=steps if STEPS.value is None else STEPS.value,
+        guidance_scale=guidance_scale if GUIDANCE.value is None else GUIDANCE.value,
         seed=SEED.value,
         scheduler=SCHEDULER.value,
     )
-    pictures = pipeline.generate(prompts, negative, sampling, height=HEIGHT.value or height, width=WIDTH.value or width)
-    _write(pathlib.Path(OUT.value), pictures, PROMPT.value)
+    return sampling, HEIGHT.value or height, WIDTH.value or width
 
 
 def _write(path: pathlib.Path, pictures: np.ndarray, prompts: list[str]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if len(prompts) == 1:
-            Image.fromarray(pictures[0]).save(path, format="PNG")
-        else:
-            save_grid(path, [[picture] for picture in pictures], column_titles=[""], row_labels=prompts)
-    except OSError as error:
-        raise PeaError(f"--out {path}: cannot be written ({error.strerror})") from error
+    if len(prompts) == 1:
+        Image.fromarray(pictures[0]).save(path, format="PNG")
+    else:
+        save_grid(path, [[picture] for picture in pictures], column_titles=[""], row_labels=prompts)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import numpy as np
 from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from pea_jax.errors import PeaError
 
@@ -41,6 +40,8 @@ class Report:
         peak_flops: float | None = None,
         flops_per_step: float | None = None,
     ):
+        from tensorboardX import SummaryWriter  # imports PyTorch where it finds it: seconds that no other command needs
+
         self._path = workdir / "metrics.jsonl"
         _drop_entries_after(self._path, first_step)
         self._file = self._path.open("a")

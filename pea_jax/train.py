@@ -17,10 +17,11 @@ from ml_collections import ConfigDict, config_flags
 
 from pea_jax import adapter_folder, command
 from pea_jax import mesh as meshes
-from pea_jax.adapter import PEAdapter
-from pea_jax.checkpoint import Checkpoints
+from pea_jax.adapter import PEAdapter, is_complete
+from pea_jax.checkpoint import Checkpoints, saved_steps
+from pea_jax.config import differences, of_run
 from pea_jax.distill import data, models
-from pea_jax.distill.pictures import Pictures
+from pea_jax.distill.pictures import Pictures, sample_prompts
 from pea_jax.distill.step import TrainState, make_train_step
 from pea_jax.errors import PeaError
 from pea_jax.report import Report, console
@@ -32,66 +33,58 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs, picture
 def main() -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise PeaError("--config and --workdir are both needed, e.g. --config configs/ru.py:emoji --workdir runs/ru")
-    train(CONFIG.value, open_workdir(WORKDIR.value, CONFIG.value))
-
-
-def open_workdir(name: str, config: ConfigDict) -> pathlib.Path:
-    """The work directory, made if needed, with the config in it.
-
-    Raises:
-      PeaError: it cannot be written, or belongs to a run of another configuration.
-    """
-    workdir = pathlib.Path(name)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        saved = workdir / "config.json"
-        current = json.loads(config.to_json())
-        if saved.exists() and (changed := _changed(json.loads(saved.read_text()), current)):
-            raise PeaError(f"{saved}: this run was started with another {', '.join(changed)}; use a new --workdir")
-        saved.write_text(json.dumps(current, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise PeaError(f"--workdir {workdir}: cannot be written ({error.strerror})") from error
-    return workdir
-
-
-def _changed(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """The fields, dotted, in which two configs differ."""
-    names = []
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            names += _changed(a, b, f"{prefix}{name}.")
-        elif a != b:
-            names.append(prefix + name)
-    return names
+    config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
+    command.check_folder("--workdir", workdir)
+    saved = of_run(workdir)
+    if saved is not None and (changed := differences(_fields(saved), _fields(config))):
+        advice = "use a new --workdir"
+        raise PeaError(f"{workdir}/config.json: this run was started with another {', '.join(changed)}; {advice}")
+    train(config, workdir)
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Run or resume the training of `config` in `workdir`, up to the exported adapter."""
+    """Run or resume the training of `config` in `workdir`, up to the exported adapter.
+
+    Everything is read before anything is written, the quickest first: a run that cannot start leaves no trace.
+    """
+    folder, steps = workdir / "adapter", saved_steps(workdir / "checkpoints")
+    saving: dict[str, Any] = dict(folder=workdir / "checkpoints", **config.checkpoint)
+    if steps and steps[-1] == config.num_steps and is_complete(folder):
+        console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {folder}")
+        return
     mesh = meshes.make_mesh(**config.mesh)
     if config.batch_size % mesh.size:
         raise PeaError(f"config.batch_size={config.batch_size} must be a multiple of the {mesh.size} devices")
-    folder, saving = workdir / "adapter", config.checkpoint
-    with Checkpoints(workdir / "checkpoints", every=saving.every, keep=saving.keep) as checkpoints:
-        if checkpoints.latest_step == config.num_steps and folder.is_dir():
-            console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {folder}")
-            return
-        frozen_models = models.load_models(config, mesh)
-        adapter = models.new_adapter(config, frozen_models)
-        state = models.new_state(config, adapter, mesh)
-        iterator = data.training_iterator(config, frozen_models, workdir)
-        if checkpoints.latest_step is not None:
+    prompts = sample_prompts(config)
+    frozen_models = models.load_models(config, mesh)
+    adapter = models.new_adapter(config, frozen_models)
+    state = models.new_state(config, adapter, mesh)
+    iterator = data.training_iterator(config, frozen_models, workdir)
+    if steps:
+        with Checkpoints(**saving) as checkpoints:
             state = checkpoints.restore(state, iterator)
-            console.print(f"{workdir}: resuming at step {int(state.step)}")
-        pictures = Pictures(config, frozen_models, adapter, mesh, workdir / "samples")
-        run = Run(config, frozen_models, adapter, mesh)
-        with Report(
-            workdir, first_step=int(state.step), num_steps=config.num_steps, batch_size=config.batch_size
-        ) as report:
-            state = run.to_the_end(state, iterator, checkpoints, report, pictures)
+        console.print(f"{workdir}: resuming at step {int(state.step)}")
+    pictures = Pictures(config, prompts, frozen_models, adapter, mesh, workdir / "samples")
+    run = Run(config, frozen_models, adapter, mesh)
+    _write_config(workdir, config)
+    with (
+        Checkpoints(**saving) as checkpoints,
+        Report(workdir, first_step=int(state.step), num_steps=config.num_steps, batch_size=config.batch_size) as report,
+    ):
+        state = run.to_the_end(state, iterator, checkpoints, report, pictures)
     nnx.update(adapter, state.exported)
     adapter_folder.save(folder, config, adapter, frozen_models.student, int(state.step))
     console.print(f"adapter: {folder}")
+
+
+def _fields(config: ConfigDict) -> dict[str, Any]:
+    """As they come back from a JSON file."""
+    return json.loads(config.to_json())
+
+
+def _write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+    with command.whole_file("--workdir", workdir / "config.json") as partial:
+        partial.write_text(json.dumps(_fields(config), indent=2, ensure_ascii=False) + "\n")
 
 
 class Run:

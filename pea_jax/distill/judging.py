@@ -31,6 +31,12 @@ class Judgement:
     distance: Estimate | None
 
 
+def read_concepts(config: ConfigDict) -> tuple[list[Concept], list[Concept]]:
+    """The concepts of a config's training and validation shards, in the language and in English."""
+    languages = (config.language, "en")
+    return read_split(config.data.train, languages), read_split(config.data.validation, languages)
+
+
 class Judge:
     """Draws the concepts of a config's two sets and looks for them among all pictures of both.
 
@@ -38,13 +44,15 @@ class Judge:
     validation, which no adapter has been shown.
     """
 
-    def __init__(self, config: ConfigDict, models: FrozenModels, mesh: Mesh):
+    def __init__(
+        self, config: ConfigDict, concepts: tuple[list[Concept], list[Concept]], models: FrozenModels, mesh: Mesh
+    ):
         settings = dict(config.evaluation)
         count = settings.pop("seen")
         self._sampling, self._size, self._language = Sampling(**settings), config.picture_size, config.language
         self.pipeline = TextToImage(models.unet, models.vae, models.scheduler, mesh)
         self._english = models.teacher
-        train, held_out = (read_split(config.data[name], (config.language, "en")) for name in ("train", "validation"))
+        train, held_out = concepts
         corpus = train + held_out
         self._retrieval = Retrieval(
             np.stack([concept.pixels for concept in corpus]),

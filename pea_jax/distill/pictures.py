@@ -1,33 +1,39 @@
 """The pictures of a run: same prompts, same noise, from the teacher, the untrained and the trained adapter."""
 
 import pathlib
+from collections.abc import Sequence
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import PEAdapter
-from pea_jax.data import Sample, WebDatasetSource
+from pea_jax.data import Sample, WebDatasetSource, parallel_captions
 from pea_jax.distill.models import FrozenModels
 from pea_jax.grids import save_grid
 from pea_jax.report import Report
 from pea_jax.sampling.pipeline import Sampling, TextToImage
-from pea_jax.text.conditioner import AdapterConditioner, Conditioning
+from pea_jax.text.conditioner import AdapterConditioner, Conditioning, split_negative
 
 
 class Pictures:
     """Draws `samples/step_N.png`: a row a prompt; half of the prompts from training, half held out."""
 
-    def __init__(self, config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh: Mesh, folder: pathlib.Path):
+    def __init__(
+        self,
+        config: ConfigDict,
+        prompts: Sequence[tuple[str, str]],
+        models: FrozenModels,
+        adapter: PEAdapter,
+        mesh: Mesh,
+        folder: pathlib.Path,
+    ):
         settings = dict(config.sample)
         del settings["every"]
         self._sampling = Sampling(batch_size=settings.pop("count"), **settings)
         self._folder, self._size = folder, config.picture_size
         self._pipeline = TextToImage(models.unet, models.vae, models.scheduler, mesh)
-        samples = _prompts(config)
-        self._native = [sample.caption(config.language) for sample in samples]
-        english = [sample.caption("en") for sample in samples]
+        self._native, english = zip(*prompts, strict=True)
         self._conditioner = AdapterConditioner(models.student, adapter)
         self._states, _ = models.student.encode([*self._native, ""])
         self._teacher = self._draw(models.teacher.encode([*english, ""]))
@@ -47,15 +53,21 @@ class Pictures:
 
     def _draw(self, conditioning: Conditioning) -> np.ndarray:
         """Pictures `[N, H, W, 3]` for N prompts followed by the empty one."""
-        prompts = jax.tree.map(lambda x: x[:-1], conditioning)
-        negative = jax.tree.map(lambda x: x[-1:], conditioning)
+        prompts, negative = split_negative(conditioning)
         width, height = self._size
         return self._pipeline.generate(prompts, negative, self._sampling, height=height, width=width)
 
 
-def _prompts(config: ConfigDict) -> list[Sample]:
+def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
+    """The captions that are drawn, each in the language and in English; to find them every shard is opened.
+
+    Raises:
+      PeaError: a shard is missing or damaged, or one of the captions is absent.
+    """
     held_out = _first(config.data.validation, config.sample.count // 2) if config.data.validation else []
-    return _first(config.data.train, config.sample.count - len(held_out)) + held_out
+    samples = _first(config.data.train, config.sample.count - len(held_out)) + held_out
+    captions = [parallel_captions(sample, config.language, count=1, seed=config.seed) for sample in samples]
+    return [(native, english) for (native,), (english,) in captions]
 
 
 def _first(patterns: str, count: int) -> list[Sample]:
