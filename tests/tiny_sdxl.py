@@ -33,12 +33,9 @@ def random_unet(cross_attention_dim: int, pooled_dim: int, latent_channels: int 
     )
 
 
-def save(folder: pathlib.Path) -> None:
-    """Pictures of 64x64, latents of 8x8x4."""
-    first, second = tiny_text_models.save_sdxl_text_models(folder)
-    width = first.config.hidden_size + second.config.hidden_size
-    random_unet(width, second.config.projection_dim).save_pretrained(folder / "unet")
-    AutoencoderKL(
+def random_vae() -> AutoencoderKL:
+    torch.manual_seed(1)
+    return AutoencoderKL(
         block_out_channels=(4, 4, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -47,7 +44,15 @@ def save(folder: pathlib.Path) -> None:
         norm_num_groups=2,
         sample_size=64,
         scaling_factor=0.5,
-    ).save_pretrained(folder / "vae")
+    )
+
+
+def save(folder: pathlib.Path) -> None:
+    """Pictures of 64x64, latents of 8x8x4."""
+    first, second = tiny_text_models.save_sdxl_text_models(folder)
+    width = first.config.hidden_size + second.config.hidden_size
+    random_unet(width, second.config.projection_dim).save_pretrained(folder / "unet")
+    random_vae().save_pretrained(folder / "vae")
     DPMSolverMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
     ).save_pretrained(folder / "scheduler")

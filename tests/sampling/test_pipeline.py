@@ -25,16 +25,7 @@ SCHEDULERS = {"euler": diffusers.EulerDiscreteScheduler, "dpmsolver++": diffuser
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sdxl")
     randomised(tiny_sdxl.random_unet(12, 10)).save_pretrained(folder / "unet")
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=2,
-        scaling_factor=0.7,
-    )
-    randomised(vae, seed=1).save_pretrained(folder / "vae")
+    randomised(tiny_sdxl.random_vae(), seed=1).save_pretrained(folder / "vae")
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
     )

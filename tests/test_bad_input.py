@@ -1,0 +1,261 @@
+"""Bad input to the real commands: one clear line, exit code 1, and nothing left behind."""
+
+import functools
+import io
+import json
+import pathlib
+import shutil
+import tarfile
+
+import grain
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from safetensors.numpy import load_file, save_file
+
+from pea_jax import adapter_folder, config, mesh
+from pea_jax.adapter import WEIGHTS
+from pea_jax.checkpoint import Checkpoints
+from pea_jax.distill import models
+from tests import commands
+from tests.commands import CONFIG
+
+KEY = "conv_in.bias"  # of the UNet
+DAMAGED = "checkpoints/3: this checkpoint cannot be restored"
+
+
+@pytest.fixture(scope="module")
+def stopped(world, tmp_path_factory) -> pathlib.Path:
+    """The work directory of a run that was stopped after step 3, with the adapter of that step in it."""
+    workdir = tmp_path_factory.mktemp("stopped")
+    settings = _config({**world[1], "data.cached": False})
+    (workdir / "config.json").write_text(settings.to_json())
+    devices = mesh.make_mesh()
+    frozen = models.load_models(settings, devices)
+    adapter = models.new_adapter(settings, frozen)
+    with Checkpoints(workdir / "checkpoints", every=1, keep=2) as checkpoints:
+        for step in (2, 3):
+            iterator = iter(grain.MapDataset.range(12).repeat().to_iter_dataset())
+            checkpoints.save(step, models.new_state(settings, adapter, devices), iterator)
+    adapter_folder.save(workdir / "adapter", settings, adapter, frozen.student, step=3)
+    return workdir
+
+
+def _config(fields: dict[str, object]) -> ConfigDict:
+    settings = config.emoji("ru")
+    settings.update_from_flattened_dict({name: _plain(value) for name, value in fields.items()})
+    return settings
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, pathlib.Path) else value
+
+
+def assert_refused(arguments: list[str], message: str, *, run=commands.run_forked, place: pathlib.Path) -> None:
+    """One line that says `message`, exit code 1, and in `place` the files that were there before."""
+    before = _files(place)
+    result = run(arguments)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.startswith("error: ") and message in result.stderr, result.stderr
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stdout, result.stderr
+    assert _files(place) == before
+
+
+def _files(place: pathlib.Path) -> dict[pathlib.Path, bytes | None]:
+    """All folders and files; where the members of a shard lie is kept beside it and is no harm."""
+    paths = [path for path in place.rglob("*") if path.suffix != ".pea_index"]
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}
+
+
+# Configuration and data.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batchsize": 4}, "no field 'batchsize'; Did you mean \"batch_size\""),
+        ({"optimizer.learning_rat": 1.0}, 'Did you mean "learning_rate"'),
+        ({"batch_size": "many"}, "--config.batch_size=many"),
+        ({"data.train": "nowhere-{0..1}.tar"}, "nowhere-0.tar: no such shard"),
+        ({"base_model": "no/such/model"}, "'no/such/model': no such model folder"),
+        ({"data.cached": False, "batch_size": 5000}, "lower batch_size"),
+        ({"language": "xx"}, "no text in field caption_xx"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_fields(world, tmp_path, change, message):
+    arguments = commands.command("train", {**world[1], **change}, config=CONFIG, workdir=tmp_path / "run")
+    assert_refused(arguments, message, place=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_truncated_shard(world, stopped, tmp_path, name):
+    folder, fields = world
+    shard = tmp_path / "cut.tar"
+    shard.write_bytes((folder / "train.tar").read_bytes()[:9000])
+    arguments = _command(name, {**fields, "data.validation": shard}, stopped, tmp_path / "out")
+    assert_refused(arguments, f"{shard}: truncated at byte 9000", place=tmp_path)
+
+
+def test_a_caption_that_is_missing_where_no_sample_prompt_lies(world, tmp_path):
+    """Found while the cache is being written, none of which may stay."""
+    folder, fields = world
+    shard = tmp_path / "without.tar"
+    key = _copy_without_last_caption(folder / "train.tar", shard)
+    arguments = commands.command("train", {**fields, "data.train": shard}, config=CONFIG, workdir=tmp_path / "run")
+    assert_refused(arguments, f"{shard}: sample {key}: no text in field caption_ru; add it", place=tmp_path)
+
+
+def _copy_without_last_caption(source: pathlib.Path, target: pathlib.Path) -> str:
+    with tarfile.open(source) as old, tarfile.open(target, "w") as new:
+        members = [(member, old.extractfile(member).read()) for member in old.getmembers()]
+        last = max(number for number, (member, _) in enumerate(members) if member.name.endswith(".json"))
+        for number, (member, content) in enumerate(members):
+            if number == last:
+                record = json.loads(content)
+                del record["caption_ru"]
+                content = json.dumps(record).encode()
+                member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+        return members[last][0].name.removesuffix(".json")
+
+
+# Weights of the base model.
+
+
+@pytest.mark.parametrize(
+    ("part", "damage", "message"),
+    [
+        ("unet", "rename", f"1 missing ({KEY}); 1 unexpected (renamed)"),
+        ("unet", "reshape", f"1 of wrong shape ({KEY} is [3], must be [8])"),
+        ("vae", "truncate", "diffusion_pytorch_model.safetensors: not a complete safetensors file"),
+    ],
+)
+def test_base_model_weights(world, tmp_path, part, damage, message):
+    folder, fields = world
+    shutil.copytree(folder / "base", tmp_path / "base")
+    path = tmp_path / "base" / part / "diffusion_pytorch_model.safetensors"
+    _damage(path, damage, KEY)
+    fields = {**fields, "base_model": tmp_path / "base"}
+    arguments = commands.command("train", fields, config=CONFIG, workdir=tmp_path / "run")
+    assert_refused(arguments, message, place=tmp_path)
+
+
+def _damage(path: pathlib.Path, how: str, key: str = "layernorm.bias") -> None:
+    if how == "truncate":
+        path.write_bytes(path.read_bytes()[:-20])
+        return
+    tensors = load_file(path)
+    tensor = tensors.pop(key)
+    tensors["renamed" if how == "rename" else key] = tensor if how == "rename" else np.zeros(3, tensor.dtype)
+    save_file(tensors, path)
+
+
+# Places that cannot be written: root may write anywhere, but not below a file nor in /proc.
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "message"),
+    [
+        ("train", "file", "--workdir {}: cannot be written"),
+        ("train", "file/run", "--workdir {}: cannot be written"),
+        ("train", "/proc/run", "--workdir {}: cannot be written"),
+        ("generate", "file/out.png", "--out {}: cannot be written"),
+        ("generate", ".", "--out {}: is a folder; name a file in it"),
+        ("evaluate", "/proc/report.json", "--out {}: cannot be written"),
+        ("export", "file/adapter", "--out {}: cannot be written"),
+        ("export", "file", "{}: is a file; name a directory"),
+    ],
+)
+def test_places(world, stopped, tmp_path, name, where, message):
+    (tmp_path / "file").touch()
+    arguments = _command(name, world[1], stopped, tmp_path / where)
+    assert_refused(arguments, message.format(tmp_path / where), place=tmp_path)
+
+
+def test_export_replaces_nothing_but_an_adapter(world, stopped, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    assert_refused(_command("export", {}, stopped, tmp_path), "holds no adapter (thesis.tex)", place=tmp_path)
+
+
+def _command(name: str, fields: dict[str, object], workdir: pathlib.Path, out: pathlib.Path) -> list[str]:
+    """A command that reads `workdir` or the adapter in it, and writes to `out`; `train` only writes."""
+    adapter = {"adapter": workdir / "adapter", "out": out}
+    if name == "train":
+        return commands.command(name, fields, config=CONFIG, workdir=out)
+    if name == "export":
+        return commands.command(name, {}, workdir=workdir, out=out)
+    if name == "generate":
+        return commands.command(name, {}, prompt="кот", **adapter)
+    return commands.command(name, fields, config=CONFIG, **adapter)
+
+
+# Adapters.
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("generate", lambda path: shutil.rmtree(path), "adapter/config.json: no such file"),
+        ("generate", lambda path: (path / "config.json").write_text("{"), "adapter/config.json: not valid JSON"),
+        ("generate", lambda path: _set(path, training=3), "training of the wrong type"),
+        ("generate", lambda path: _set(path, base_model=""), "names no base_model; give --base_model"),
+        ("generate", lambda path: (path / WEIGHTS).unlink(), f"adapter/{WEIGHTS}: no such file"),
+        (
+            "generate",
+            lambda path: _damage(path / WEIGHTS, "truncate"),
+            f"adapter/{WEIGHTS}: not a complete safetensors",
+        ),
+        ("generate", lambda path: _damage(path / WEIGHTS, "rename"), "1 missing (layernorm.bias); 1 unexpected"),
+        ("evaluate", lambda path: _damage(path / WEIGHTS, "reshape"), "layernorm.bias is [3], must be [384]"),
+        ("generate", lambda path: _widen(path), "adapter: this adapter was made for another base model"),
+        ("evaluate", lambda path: _set(path, base_model="other"), "adapter: this adapter was made for 'other'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_adapter(world, stopped, tmp_path, name, change, message):
+    shutil.copytree(stopped / "adapter", tmp_path / "adapter")
+    change(tmp_path / "adapter")
+    assert_refused(_command(name, world[1], tmp_path, tmp_path / "out"), message, place=tmp_path)
+
+
+def _set(folder: pathlib.Path, **fields: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def _widen(folder: pathlib.Path) -> None:
+    """As for a base model with embeddings of another width."""
+    tensors = load_file(folder / WEIGHTS)
+    for name in ("fc.weight", "fc.bias"):
+        tensors[name] = np.concatenate([tensors[name]] * 2)
+    save_file(tensors, folder / WEIGHTS)
+
+
+# Work directories and checkpoints.
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("export", lambda path: shutil.rmtree(path / "checkpoints"), "checkpoints: no checkpoint; there are none"),
+        ("export", lambda path: (path / "config.json").unlink(), "not the work directory of a training run"),
+        ("train", lambda path: (path / "config.json").write_text("{"), "config.json: cannot be read"),
+        ("export", lambda path: (path / "config.json").write_text("{}"), "config.json: not a config of this version"),
+        ("export", lambda path: shutil.rmtree(path / "checkpoints" / "3" / "state" / "d"), DAMAGED),
+        ("train", lambda path: (path / "checkpoints" / "3" / "state" / "_METADATA").write_text("{"), DAMAGED),
+    ],
+)
+def test_work_directory(world, stopped, tmp_path, name, change, message):
+    """A process of its own, as what goes on reading a damaged checkpoint is heard of when the process ends."""
+    shutil.copytree(stopped, tmp_path / "run")
+    change(tmp_path / "run")
+    out = tmp_path / ("run" if name == "train" else "out")
+    arguments = _command(name, {**world[1], "data.cached": False}, tmp_path / "run", out)
+    run = functools.partial(commands.run, cache=world[0] / "xla") if message == DAMAGED else commands.run_forked
+    assert_refused(arguments, message, run=run, place=tmp_path)
+
+
+def test_a_step_that_is_not_there(stopped, tmp_path):
+    arguments = commands.command("export", {}, workdir=stopped, out=tmp_path / "out", step=7)
+    assert_refused(arguments, "no checkpoint of step 7; there are 2, 3", place=tmp_path)
