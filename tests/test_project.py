@@ -35,12 +35,20 @@ TESTED_BY = {
     "distill/losses.py": "distill/test_task.py",
     "mesh.py": "distill/test_step.py",
     "models/config_fields.py": "models/test_unet_config.py",
+    "models/controlnet_config.py": "models/test_controlnet.py",
     "models/unet_blocks.py": "models/test_unet.py",
+    "models/unet_encoder.py": "models/test_unet.py",
+    "models/unet_encoder_config.py": "models/test_unet_config.py",
     "models/vae_config.py": "models/test_vae.py",
     "sampling/noise_schedule.py": "sampling/test_schedulers.py",
-    "text/architectures.py": "text/test_encoders.py",
+    "weights/altclip.py": "models/test_altclip.py",
+    "weights/lora_alphas.py": "weights/test_lora.py",
+    "weights/lora_layouts.py": "weights/test_lora.py",
+    "weights/model_files.py": "weights/test_diffusers.py",
+    "weights/single_file_configs.py": "weights/test_single_file.py",
     "weights/quantised.py": "weights/test_transformers.py",
     "weights/safetensors_files.py": "weights/test_torch_names.py",
+    "weights/t5.py": "models/test_t5.py",
 }
 
 

@@ -16,7 +16,8 @@ from tests.prompts import corpus
 E5 = pathlib.Path(__file__).resolve().parents[1] / "assets" / "multilingual-e5-small"
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 XLM_R = dict(tokenizer_class="XLMRobertaTokenizer", model_max_length=512)
-T5 = dict(tokenizer_class="T5Tokenizer", model_max_length=512, extra_ids=0)
+T5_TOKENS = dict(pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+T5 = dict(tokenizer_class="T5Tokenizer", model_max_length=512, extra_ids=0, **T5_TOKENS)
 
 
 @functools.cache
