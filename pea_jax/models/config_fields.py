@@ -1,6 +1,6 @@
 """Reads the fields of a diffusers `config.json` and refuses what the models here do not do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pea_jax.errors import PeaError
@@ -35,3 +35,54 @@ def per_block(name: str, value: Any, num_blocks: int) -> tuple:
     if len(value) != num_blocks:
         raise PeaError(f"{name}={value!r} must have one entry for each of the {num_blocks} blocks")
     return tuple(value)
+
+
+def check_choice(name: str, values: Iterable[Any], choices: tuple) -> None:
+    """Each of `values` is one of `choices`.
+
+    Raises:
+      PeaError: naming the field and the value that is not.
+    """
+    for value in values:
+        if value not in choices:
+            raise PeaError(f"{name}: {value!r} is not supported (only {' or '.join(map(repr, choices))})")
+
+
+def check_whole(fields: Mapping[str, Any], names: Iterable[str], *, least: int = 1, lists: bool = False) -> None:
+    """Each field of `names` is a whole number, with `lists` also a list of one or more, none below `least`.
+
+    Raises:
+      PeaError: naming the field that is not.
+    """
+    for name in names:
+        value = fields[name]
+        entries = value if lists and isinstance(value, list | tuple) else (value,)
+        if not entries or any(type(entry) is not int or entry < least for entry in entries):
+            kind = "whole numbers" if lists else "a whole number"
+            raise PeaError(f"{name}={value!r} must be {kind}, at least {least}")
+
+
+def check_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Each field of `names` is a number.
+
+    Raises:
+      PeaError: naming the field that is not.
+    """
+    for name in names:
+        if isinstance(fields[name], bool) or not isinstance(fields[name], int | float):
+            raise PeaError(f"{name}={fields[name]!r} must be a number")
+
+
+def check_widths(fields: Mapping[str, Any]) -> None:
+    """`block_out_channels` is a list of widths that the group norms can split.
+
+    Raises:
+      PeaError: it is not, or `norm_num_groups` does not divide one of them.
+    """
+    groups, widths = fields["norm_num_groups"], fields["block_out_channels"]
+    if not isinstance(widths, list | tuple):
+        raise PeaError(f"block_out_channels={widths!r} must be a list, with one width for each block")
+    check_whole(fields, ["block_out_channels"], lists=True)
+    check_whole(fields, ["norm_num_groups"])
+    if any(width % groups for width in widths):
+        raise PeaError(f"norm_num_groups={groups} does not divide every one of block_out_channels={list(widths)}")

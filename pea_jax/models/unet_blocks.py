@@ -60,18 +60,22 @@ class DownBlock2D(nnx.Module):
 
 
 class MidBlock2D(nnx.Module):
-    """`UNetMidBlock2DCrossAttn`: a resnet, a transformer, a resnet."""
+    """`UNetMidBlock2DCrossAttn`: a resnet, a transformer, a resnet; `UNetMidBlock2D`: where `transformer` is None, the
+    first resnet alone."""
 
-    def __init__(self, channels: int, transformer_layers: int, *, resnet: MakeResnet, transformer: MakeTransformer):
-        self.resnets = nnx.List([resnet(channels, channels), resnet(channels, channels)])
-        self.attentions = nnx.List([transformer(channels, transformer_layers)])
+    def __init__(
+        self, channels: int, transformer_layers: int, *, resnet: MakeResnet, transformer: MakeTransformer | None
+    ):
+        self.attentions = nnx.List([transformer(channels, transformer_layers)] if transformer else [])
+        self.resnets = nnx.List(resnet(channels, channels) for _ in range(1 + len(self.attentions)))
 
     def __call__(
         self, x: jax.Array, time_embedding: jax.Array, context: jax.Array, mask: jax.Array | None
     ) -> jax.Array:
         x = self.resnets[0](x, time_embedding)
-        x = self.attentions[0](x, context, mask)
-        return self.resnets[1](x, time_embedding)
+        for transformer, resnet in zip(self.attentions, self.resnets[1:], strict=True):
+            x = resnet(transformer(x, context, mask), time_embedding)
+        return x
 
 
 class UpBlock2D(nnx.Module):

@@ -4,16 +4,21 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from pea_jax.errors import PeaError
-from pea_jax.models.config_fields import read_fields
+from pea_jax.models.config_fields import check_choice, check_numbers, check_whole, check_widths, per_block, read_fields
 
-# Without effect here: hints for pipelines; the block types are checked apart.
-IGNORED = ("sample_size", "force_upcast", "down_block_types", "up_block_types")
+# Without effect here: a hint for pipelines; the block types are checked apart.
+IGNORED = ("sample_size", "down_block_types", "up_block_types")
+# Latents are only ever scaled: no model here is trained on latents that are shifted or whitened channel by channel.
+SUPPORTED = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,), "shift_factor": (None, 0)}
 
 
 @dataclasses.dataclass(frozen=True)
 class VAEConfig:
-    """Field names and defaults are diffusers'."""
+    """Field names and defaults are diffusers'.
+
+    `force_upcast` says that the weights overflow in half precision: `load_vae` then keeps them in float32, and the
+    autoencoder computes in it, whatever the rest of the model does.
+    """
 
     in_channels: int = 3
     out_channels: int = 3
@@ -22,7 +27,7 @@ class VAEConfig:
     latent_channels: int = 4
     norm_num_groups: int = 32
     scaling_factor: float = 0.18215
-    shift_factor: float | None = None
+    force_upcast: bool = True
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
@@ -35,11 +40,16 @@ class VAEConfig:
           PeaError: naming the fields whose values are not supported or not known.
         """
         for name, block_type in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-            if others := set(config.get(name, ())) - {block_type}:
-                raise PeaError(f"{name}: {', '.join(sorted(others))} is not supported (only {block_type})")
-        fields = read_fields(
-            {name: value for name, value in config.items() if name not in IGNORED},
-            defaults={field.name: field.default for field in dataclasses.fields(cls)},
-            supported={"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,)},
-        )
+            check_choice(name, config.get(name, ()), (block_type,))
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        public = {name: value for name, value in config.items() if name not in IGNORED}
+        fields = read_fields(public, defaults=defaults, supported=SUPPORTED)
+        check_widths(fields)
+        check_whole(fields, [name for name, default in defaults.items() if type(default) is int])
+        check_numbers(fields, ["scaling_factor"])
+        for name, default in defaults.items():
+            if isinstance(default, bool):
+                check_choice(name, [fields[name]], (False, True))
+        for name in ("down_block_types", "up_block_types"):
+            per_block(name, config.get(name), len(fields["block_out_channels"]))
         return cls(**{**fields, "block_out_channels": tuple(fields["block_out_channels"])})

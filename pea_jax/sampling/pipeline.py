@@ -63,11 +63,16 @@ class TextToImage:
     def check(self, dims: AdapterDims, name: str) -> None:
         """Refuse an adapter that was made for another base model.
 
+        Its pooled width counts only where the UNet reads pooled embeddings, as Stable Diffusion XL's does.
+
         Raises:
           PeaError: its widths are not those of the UNet.
         """
         config = self._unet_config
-        wanted, found = (config.cross_attention_dim[0], config.pooled_dim), (dims.output_dim, dims.pooled_dim)
+        wanted: list[int | None] = [config.prompt_embed_dim]
+        found: list[int | None] = [dims.output_dim]
+        if config.addition_embed_type is not None:
+            wanted, found = [*wanted, config.pooled_dim], [*found, dims.pooled_dim]
         if wanted != found:
             raise PeaError(
                 f"{name}: this adapter was made for another base model: it gives embeddings of widths {found}, "

@@ -3,10 +3,19 @@
 import importlib
 from typing import Any
 
-from pea_jax.weights.diffusers import load_unet, load_vae
+from pea_jax.weights.diffusers import load_controlnet, load_unet, load_vae
 from pea_jax.weights.torch_names import fill, to_torch_names
 
-__all__ = ["fill", "load_bert", "load_clip_text", "load_text_encoder", "load_unet", "load_vae", "to_torch_names"]
+__all__ = [
+    "fill",
+    "load_bert",
+    "load_clip_text",
+    "load_controlnet",
+    "load_text_encoder",
+    "load_unet",
+    "load_vae",
+    "to_torch_names",
+]
 
 # Imported when first asked for: `text` lies above this package.
 _ELSEWHERE = {

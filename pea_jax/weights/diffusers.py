@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from pea_jax.errors import PeaError
+from pea_jax.models.controlnet import ControlNet, ControlNetConfig
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.models.vae import AutoencoderKL, VAEConfig
 from pea_jax.weights.checkpoint_files import open_checkpoint
@@ -57,12 +58,33 @@ def load_vae(
     mesh: Mesh | None = None,
     partition: PartitionRule | None = None,
 ) -> AutoencoderKL:
-    """The autoencoder saved in `folder/subfolder`; arguments and errors as for `load_unet`."""
+    """The autoencoder saved in `folder/subfolder`; arguments and errors as for `load_unet`.
+
+    Where its config says `force_upcast` (diffusers' default), or nothing, `dtype` is not looked at: such an autoencoder
+    overflows in half precision, so it is stored in float32 and computes in it.
+    """
     folder = _existing(folder, subfolder)
     config = read_config(folder, VAEConfig.from_dict)
+    dtype = jnp.float32 if config.force_upcast else dtype
     model = _abstract(functools.partial(AutoencoderKL, config), dtype)
     path, tensors = open_checkpoint(folder, STEM)
     return fill(model, _with_current_names(tensors), source=str(path), mesh=mesh, partition=partition)
+
+
+def load_controlnet(
+    folder: str | pathlib.Path,
+    subfolder: str = "",
+    *,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
+    partition: PartitionRule | None = None,
+) -> ControlNet:
+    """The ControlNet saved in `folder/subfolder`; arguments and errors as for `load_unet`."""
+    folder = _existing(folder, subfolder)
+    config = read_config(folder, ControlNetConfig.from_dict)
+    model = _abstract(functools.partial(ControlNet, config), dtype)
+    path, tensors = open_checkpoint(folder, STEM)
+    return fill(model, tensors, source=str(path), mesh=mesh, partition=partition)
 
 
 def read_config(folder: pathlib.Path, parse: Callable[[Mapping[str, Any]], Any]) -> Any:

@@ -1,7 +1,5 @@
-"""The UNet against PyTorch diffusers: prediction, features, gradients, and the full SDXL configuration."""
-
-import math
-import time
+"""The UNet against PyTorch diffusers: prediction, features and gradients of small models of every base model's
+architecture."""
 
 import jax
 import jax.numpy as jnp
@@ -14,60 +12,30 @@ from flax import nnx
 from pea_jax.errors import PeaError
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.weights import load_unet
-from pea_jax.weights.torch_names import torch_axes, torch_name
+from tests import published_configs
 from tests.torch_oracle import nchw, nhwc, normal, quick_jit, randomised, relative_error
 
-SDXL = dict(
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    addition_embed_type="text_time",
-    use_linear_projection=True,
-)
-SDXL_BASE = dict(
-    SDXL,
-    block_out_channels=(320, 640, 1280),
-    layers_per_block=2,
-    transformer_layers_per_block=[1, 2, 10],
-    attention_head_dim=[5, 10, 20],
-    cross_attention_dim=2048,
-    addition_time_embed_dim=256,
-    projection_class_embeddings_input_dim=2816,
-    sample_size=128,
-)
+# The other base models differ from one of these in no field that shapes the network, or in `in_channels` alone.
+PUBLISHED = ("sdxl-inpainting-0.1", "ssd-1b", "segmind-vega", "kolors", "sd-1.5-inpainting", "sd-2.1")
 CONFIGS = {
-    "sdxl": dict(
-        SDXL,
-        block_out_channels=(16, 32, 48),
-        layers_per_block=1,
-        transformer_layers_per_block=[1, 2, 1],
-        attention_head_dim=[1, 2, 3],
-        cross_attention_dim=24,
-        norm_num_groups=8,
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=20 + 6 * 8,
-    ),
+    **{name: published_configs.small(published_configs.UNETS[name]) for name in PUBLISHED},
     "odd": dict(
-        SDXL,
         in_channels=5,
         out_channels=3,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(20, 44, 28),
         layers_per_block=[1, 2, 1],
         transformer_layers_per_block=[1, [2, 1], 1],
         reverse_transformer_layers_per_block=[[1, 2], [2, 1, 1], 1],
         attention_head_dim=[1, 4, 3],
         cross_attention_dim=18,
-        use_linear_projection=False,
+        encoder_hid_dim=9,
         norm_num_groups=4,
         norm_eps=1e-3,
+        addition_embed_type="text_time",
         addition_time_embed_dim=6,
         projection_class_embeddings_input_dim=11 + 6 * 6,
-    ),
-    "sd15": dict(
-        block_out_channels=(16, 32, 32, 32),
-        layers_per_block=1,
-        attention_head_dim=4,
-        cross_attention_dim=24,
-        norm_num_groups=8,
     ),
     "no_mid": dict(
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -83,19 +51,25 @@ CONFIGS = {
     ),
 }
 LEARNED = ("prompt_embeds", "text_embeds")
-# Batch, height, width, tokens.
-SIZES = {"sdxl": (2, 8, 8, 7), "odd": (3, 13, 10, 5), "sd15": (2, 16, 8, 7), "no_mid": (1, 5, 7, 3)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Toy models take longer to compile than to run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def inputs(name: str) -> dict[str, np.ndarray]:
-    config = CONFIGS[name]
-    batch, height, width, tokens = SIZES[name]
+    """Pictures whose size halves to no whole number."""
+    config, (batch, height, width, tokens) = CONFIGS[name], (3, 13, 10, 5)
     arrays = {
         "sample": normal(batch, height, width, config.get("in_channels", 4)),
         "timesteps": np.array([7, 981, 400][:batch], np.int32),
-        "prompt_embeds": normal(batch, tokens, config["cross_attention_dim"], seed=1),
+        "prompt_embeds": normal(batch, tokens, config.get("encoder_hid_dim") or config["cross_attention_dim"], seed=1),
     }
-    if "addition_embed_type" in config:
+    if config.get("addition_embed_type"):
         added = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
         arrays["text_embeds"] = normal(batch, added, seed=2)
         arrays["time_ids"] = np.array([[64, 48, 0, 3, 64, 64]] * batch, np.float32)
@@ -106,7 +80,7 @@ def inputs(name: str) -> dict[str, np.ndarray]:
 def pair(request, tmp_path_factory):
     """Name, PyTorch model, our model loaded from what the PyTorch model saved."""
     folder = tmp_path_factory.mktemp(request.param)
-    oracle = randomised(UNet2DConditionModel(**CONFIGS[request.param]))
+    oracle = randomised(UNet2DConditionModel.from_config(CONFIGS[request.param]))
     oracle.save_pretrained(folder / "unet")
     return request.param, oracle, load_unet(folder)
 
@@ -143,6 +117,25 @@ def call_torch(oracle, arrays, **kwargs):
     return prediction, features, skips, leaves
 
 
+def check_features(ours, oracle):
+    assert ours.keys() == oracle.keys()
+    for key, feature in oracle.items():
+        assert relative_error(ours[key], feature) <= 1e-4, key
+
+
+@pytest.mark.parametrize("pair", PUBLISHED, indirect=True)
+def test_published_architectures(pair):
+    """Not jitted: operations compiled for one of these models serve the others."""
+    name, oracle, unet = pair
+    arrays = inputs(name)
+    with torch.no_grad():
+        prediction, features, *_ = call_torch(oracle, arrays)
+    ours, our_features = unet(**arrays)
+    assert relative_error(ours, nhwc(prediction)) <= 1e-4
+    check_features(our_features, features)
+
+
+@pytest.mark.parametrize("pair", ["odd", "no_mid"], indirect=True)
 def test_prediction_features_and_gradients(pair):
     name, oracle, unet = pair
     arrays = inputs(name)
@@ -161,9 +154,7 @@ def test_prediction_features_and_gradients(pair):
     learned = {key: arrays.pop(key) for key in LEARNED if key in arrays}
     gradients, (ours, our_features) = run(learned, arrays)
     assert relative_error(ours, nhwc(prediction)) <= 1e-4
-    assert our_features.keys() == features.keys()
-    for key, feature in features.items():
-        assert relative_error(our_features[key], feature) <= 1e-4, key
+    check_features(our_features, features)
     for key, gradient in gradients.items():
         assert relative_error(gradient, leaves[key].grad) <= 1e-3, key
 
@@ -188,28 +179,11 @@ def test_masked_tokens_and_controlnet_residuals(pair):
         **arrays, encoder_attention_mask=mask, down_block_additional_residuals=down, mid_block_additional_residual=mid
     )
     assert relative_error(ours, nhwc(prediction)) <= 1e-4
-    for key, feature in features.items():
-        assert relative_error(our_features[key], feature) <= 1e-4, key
-
-
-def test_full_sdxl_has_the_parameters_of_pytorch():
-    with torch.device("meta"):
-        oracle = UNet2DConditionModel(**SDXL_BASE)
-    expected = {name: tuple(value.shape) for name, value in oracle.state_dict().items()}
-    start = time.process_time()
-    config = UNetConfig.from_dict(SDXL_BASE)
-    model = nnx.eval_shape(lambda: UNet2DCondition(config, rngs=nnx.Rngs(0)))
-    assert time.process_time() - start < 5
-    ours = {
-        torch_name(path): tuple(np.array(value.shape)[np.argsort(torch_axes(path, value.ndim))])
-        for path, value in nnx.to_flat_state(nnx.state(model))
-    }
-    assert ours == expected
-    assert sum(map(math.prod, ours.values())) == 2_567_463_684
+    check_features(our_features, features)
 
 
 def test_text_time_conditioning_must_be_given():
-    config = UNetConfig.from_dict(CONFIGS["sdxl"])
+    config = UNetConfig.from_dict(CONFIGS["ssd-1b"])
     graphdef, state = nnx.split(nnx.eval_shape(lambda: UNet2DCondition(config)))
     arrays = jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), jnp.zeros((1, 7, 24))
     with pytest.raises(PeaError, match="text_embeds"):

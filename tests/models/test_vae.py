@@ -1,15 +1,20 @@
 """The autoencoder against PyTorch diffusers."""
 
+import json
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models.vae import VAEConfig, sample_moments
 from pea_jax.weights import load_vae
+from tests import published_configs
 from tests.torch_oracle import nchw, nhwc, normal, quick_jit, randomised, relative_error
 
 
@@ -18,20 +23,22 @@ def config(widths: tuple[int, ...], **fields) -> dict:
     return dict(down_block_types=down, up_block_types=up, block_out_channels=widths, norm_num_groups=4, **fields)
 
 
+# Every published autoencoder has this shape.
+PUBLISHED = {**published_configs.SDXL_VAE, "block_out_channels": [8, 16, 24, 24], "norm_num_groups": 4}
 CONFIGS = {
-    "sd": config((8, 16, 16), layers_per_block=2),
+    "published": PUBLISHED,
     "odd": config((12, 8, 20, 16), latent_channels=3, in_channels=2, out_channels=5, scaling_factor=0.5),
     "bare": config(
         (8, 16), use_quant_conv=False, use_post_quant_conv=False, mid_block_add_attention=False, latent_channels=16
     ),
 }
-SIZES = {"sd": (2, 16, 16), "odd": (3, 27, 18), "bare": (1, 8, 12)}
+SIZES = {"published": (2, 24, 32), "odd": (3, 27, 18), "bare": (1, 8, 12)}
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    oracle = randomised(AutoencoderKL(**CONFIGS[request.param]))
+    oracle = randomised(AutoencoderKL.from_config(CONFIGS[request.param]))
     oracle.save_pretrained(folder / "vae")
     return request.param, oracle, load_vae(folder)
 
@@ -72,9 +79,38 @@ def test_sample_moments():
         ("up_block_types", ["UpBlock2D"]),
         ("act_fn", "relu"),
         ("latents_mean", [0.0]),
+        ("latents_std", [1.0]),
+        ("shift_factor", 0.1159),
+        ("force_upcast", None),
+        ("scaling_factor", None),
+        ("norm_num_groups", 48),
+        ("block_out_channels", 64),
+        ("layers_per_block", 1.5),
         ("quantiser", True),
     ],
 )
 def test_unsupported_fields_are_named(field, value):
     with pytest.raises(PeaError, match=field):
         VAEConfig.from_dict({field: value})
+
+
+def test_scaling_factors():
+    """Where the file has none it is Stable Diffusion's, as in diffusers."""
+    factors = {name: VAEConfig.from_dict(fields).scaling_factor for name, fields in published_configs.VAES.items()}
+    assert factors == {"sd-1.5": 0.18215, "sd-2.1": 0.18215, "sdxl": 0.13025, "sdxl-fp16-fix": 0.13025}
+
+
+@pytest.mark.parametrize(("force_upcast", "expected"), [(True, "float32"), (None, "float32"), (False, "bfloat16")])
+def test_force_upcast_keeps_float32(tmp_path, force_upcast, expected):
+    """An autoencoder that overflows in half precision is not loaded in it; diffusers' default is that it does."""
+    oracle = randomised(AutoencoderKL.from_config(CONFIGS["bare"]))
+    oracle.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    fields = json.loads(path.read_text()) | {"force_upcast": force_upcast}
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+    vae = load_vae(tmp_path, "", dtype=jnp.bfloat16)
+    assert {variable.dtype for variable in jax.tree.leaves(nnx.state(vae))} == {jnp.dtype(expected)}
+    latents = jax.ShapeDtypeStruct((1, 4, 4, 16), jnp.bfloat16)
+    pixels = jax.eval_shape(vae.decode, latents)
+    moments = jax.eval_shape(vae.encode, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.bfloat16))
+    assert pixels.dtype == moments.dtype == expected

@@ -1,5 +1,6 @@
 """Pictures of a tiny random Stable Diffusion XL against PyTorch diffusers, from the same noise and embeddings."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 
+from pea_jax.adapter import AdapterDims
 from pea_jax.errors import PeaError
 from pea_jax.sampling.pipeline import Sampling, TextToImage, noise_for
 from pea_jax.text.conditioner import Conditioning
-from tests import tiny_sdxl
+from tests import published_configs, tiny_sdxl
 from tests.torch_oracle import nchw, normal, randomised
 
 HEIGHT, WIDTH, PROMPTS, STEPS = 16, 24, 3, 6
@@ -98,6 +100,61 @@ def test_pictures_equal_diffusers(folder, pipeline, scheduler, guidance_scale):
     assert expected.std() > 0.05, "a picture of one colour proves nothing"
     # Rounding to whole levels hides half of one; what is left is 1e-3 of the range.
     assert np.abs(ours - 255 * expected).max() < 0.5 + 255e-3
+
+
+def test_a_model_without_pooled_embeddings(folder, tmp_path):
+    """Stable Diffusion 2.1: v-prediction, and an adapter of which the pooled output is not read."""
+    config = published_configs.small(published_configs.UNETS["sd-2.1"]) | {"layers_per_block": 1}
+    unet = randomised(diffusers.UNet2DConditionModel.from_config(config))
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    unet.save_pretrained(tmp_path / "unet")
+    scheduler.save_pretrained(tmp_path / "scheduler")
+    (tmp_path / "vae").symlink_to(folder / "vae")
+    pipeline = TextToImage.from_pretrained(tmp_path)
+    pipeline.check(AdapterDims(input_dim=5, hidden_dim=6, pooled_dim=7, output_dim=24), "adapter")
+    with pytest.raises(PeaError, match="another base model.*23.*24"):
+        pipeline.check(AdapterDims(input_dim=5, hidden_dim=6, pooled_dim=7, output_dim=23), "adapter")
+    positive, negative = (normal(PROMPTS, 5, 24, seed=seed) for seed in (0, 1))
+    pictures = draw(pipeline, Conditioning(positive), Conditioning(negative), seed=7, scheduler="dpmsolver++")
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        unet=unet,
+        scheduler=diffusers.DPMSolverMultistepScheduler.from_pretrained(tmp_path / "scheduler"),
+        text_encoder=None,
+        tokenizer=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(
+        prompt_embeds=torch.from_numpy(positive),
+        negative_prompt_embeds=torch.from_numpy(negative),
+        latents=nchw(np.asarray(noise_for(7, range(PROMPTS), (HEIGHT // 8, WIDTH // 8, 4)))),
+        height=HEIGHT,
+        width=WIDTH,
+        num_inference_steps=STEPS,
+        guidance_scale=3.0,
+        output_type="np",
+    ).images
+    assert expected.std() > 0.05, "a picture of one colour proves nothing"
+    assert np.abs(pictures - 255 * expected).max() < 0.5 + 255e-3
+
+
+def test_an_adapter_of_other_widths_is_refused(pipeline):
+    dims = AdapterDims(input_dim=5, hidden_dim=6, pooled_dim=10, output_dim=12)
+    pipeline.check(dims, "adapter")
+    for wrong in (dict(pooled_dim=11), dict(output_dim=13)):
+        with pytest.raises(PeaError, match="adapter: this adapter was made for another base model"):
+            pipeline.check(dataclasses.replace(dims, **wrong), "adapter")
 
 
 def test_guidance_noise_and_scheduler_matter(pipeline):
