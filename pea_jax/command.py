@@ -39,19 +39,24 @@ def check_folder(flag: str, path: pathlib.Path) -> None:
     Raises:
       PeaError: naming the flag and what is in the way.
     """
-    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise PeaError(f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); name another place") from error
+    _try_to_write(flag, path, path)
 
 
 def check_file(flag: str, path: pathlib.Path) -> None:
     """As `check_folder`, for a file to write."""
     if path.is_dir():
         raise PeaError(f"{flag} {path}: is a folder; name a file in it")
-    check_folder(flag, path.parent)
+    _try_to_write(flag, path, path.parent)
+
+
+def _try_to_write(flag: str, path: pathlib.Path, folder: pathlib.Path) -> None:
+    absolute = folder.absolute()
+    nearest = next(place for place in (absolute, *absolute.parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise PeaError(f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); name another place") from error
 
 
 @contextlib.contextmanager

@@ -9,8 +9,6 @@ import sys
 import tarfile
 import tempfile
 
-from tests import tiny_sdxl
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIG = "configs/ru.py:emoji"
 FORKS = multiprocessing.get_context("forkserver")
@@ -40,6 +38,8 @@ def write_shard(path: pathlib.Path, source: str, count: int) -> None:
 
 def write_world(folder: pathlib.Path) -> dict[str, object]:
     """A base model and two shards; returns the config fields that point to them."""
+    from tests import tiny_sdxl  # PyTorch, which a forked command must not import
+
     tiny_sdxl.save(folder / "base")
     write_shard(folder / "train.tar", "emoji-train-00000.tar", 12)
     write_shard(folder / "val.tar", "emoji-val-00000.tar", 4)

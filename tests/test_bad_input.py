@@ -247,12 +247,13 @@ def _widen(folder: pathlib.Path) -> None:
     ],
 )
 def test_work_directory(world, stopped, tmp_path, name, change, message):
-    """A process of its own, as what goes on reading a damaged checkpoint is heard of when the process ends."""
+    """Training in a process of its own: reads of a damaged checkpoint that go on are heard of when a process ends."""
     shutil.copytree(stopped, tmp_path / "run")
     change(tmp_path / "run")
     out = tmp_path / ("run" if name == "train" else "out")
     arguments = _command(name, {**world[1], "data.cached": False}, tmp_path / "run", out)
-    run = functools.partial(commands.run, cache=world[0] / "xla") if message == DAMAGED else commands.run_forked
+    own = name == "train" and message == DAMAGED
+    run = functools.partial(commands.run, cache=world[0] / "xla") if own else commands.run_forked
     assert_refused(arguments, message, run=run, place=tmp_path)
 
 
