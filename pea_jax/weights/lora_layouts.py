@@ -105,8 +105,9 @@ def _diffusers_names(
     path: pathlib.Path, keys: Iterable[str], component: str, layers_per_block: int
 ) -> dict[str, tuple[str, str]]:
     """(module, role) of every key, the roles being down, up and alpha."""
-    keys = list(keys)
-    conversion, dicts = _diffusers(path) if keys else (None, None)
+    if not (keys := list(keys)):
+        return {}
+    conversion, dicts = _diffusers(path)
     unet = types.SimpleNamespace(layers_per_block=layers_per_block)
     renamed = {key: key for key in keys}
     try:

@@ -16,6 +16,7 @@ from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.weights.checkpoint_files import open_checkpoint
 from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.model_files import open_single_file
 from pea_jax.weights.quantised import dequantise_all
 from pea_jax.weights.torch_names import StoredArray, fill
 
@@ -35,24 +36,30 @@ def load_clip_text(
     *,
     dtype: jax.typing.DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
+    config: str | pathlib.Path | None = None,
 ) -> CLIPText:
     """The text encoder of CLIP or MetaCLIP 2 saved in `folder/subfolder`, alone or as the text half of the whole model.
 
     It has a projection unless `architectures` in its `config.json` names CLIPTextModel or MetaClip2TextModel.
 
     Args:
-      folder: a transformers folder, or a diffusers folder with `subfolder` in it.
+      folder: a transformers folder, a diffusers folder with `subfolder` in it, or a checkpoint in one file.
       subfolder: "text_encoder", say.
       dtype: of storage and computation.
       mesh: where the parameters are placed, by `mesh.frozen_sharding`; by default on the default device.
+      config: for a checkpoint in one file, as for `load_unet`.
 
     Raises:
       PeaError: if a file is missing or broken, or a config field or a tensor is not what this network has.
     """
-    folder = pathlib.Path(folder) / subfolder
-    build, ignored = read_config(folder, _clip_text)
+    path, prefix = pathlib.Path(folder), r"text_model\."
+    if path.is_file():
+        (build, ignored), _, stored, source = open_single_file(path, subfolder, _clip_text, config)
+        tensors = _own_tensors(stored, prefix, ignored)
+    else:
+        build, ignored = read_config(path / subfolder, _clip_text)
+        source, tensors = open_tensors(path / subfolder, prefix=prefix, ignored=ignored)
     model = nnx.eval_shape(lambda: build(dtype=dtype, param_dtype=dtype))
-    source, tensors = open_tensors(folder, prefix=r"text_model\.", ignored=ignored)
     return fill(model, tensors, source=source, mesh=mesh)
 
 
@@ -95,9 +102,13 @@ def open_tensors(
     """
     quantised = not (folder / f"{stem}.safetensors").exists() and (folder / f"{QUANTISED_STEM}.safetensors").exists()
     path, stored = open_checkpoint(folder, QUANTISED_STEM if quantised else stem)
-    tensors = {_current_name(name, prefix): tensor for name, tensor in dequantise_all(stored, source=str(path)).items()}
+    return str(path), _own_tensors(dequantise_all(stored, source=str(path)), prefix, ignored)
+
+
+def _own_tensors(stored: Mapping[str, StoredArray], prefix: str, ignored: str) -> dict[str, StoredArray]:
+    tensors = {_current_name(name, prefix): tensor for name, tensor in stored.items()}
     skipped = re.compile(f"{BUFFERS}|{ignored}" if ignored else BUFFERS)
-    return str(path), {name: tensor for name, tensor in tensors.items() if not skipped.fullmatch(name)}
+    return {name: tensor for name, tensor in tensors.items() if not skipped.fullmatch(name)}
 
 
 def _clip_text(config: Mapping[str, Any]) -> tuple[functools.partial[CLIPText], str]:

@@ -103,7 +103,9 @@ def refusal(folder: pathlib.Path) -> str:
 
 
 def test_no_folder(tmp_path):
-    assert "no such folder" in refusal(tmp_path / "nothing")
+    assert "unet: no such folder" in refusal(tmp_path)
+    with pytest.raises(PeaError, match="nothing': no such model folder"):
+        load_unet(tmp_path / "nothing")
 
 
 def test_no_config(folder):
