@@ -87,7 +87,7 @@ def test_failure_leaves_nothing_behind(folder):
     with pytest.raises(ValueError, match="stop"):
         write_cache(folder, failing(3), MANIFEST)
     assert not os.path.exists(folder)
-    with pytest.raises(PeaError, match=f"{folder}: no complete cache here .*; remove this folder, and it is made again"):
+    with pytest.raises(PeaError, match=f"{folder}: no complete cache here .*; remove this folder"):
         CachedSource(folder)
 
 
@@ -128,7 +128,7 @@ def test_records_and_manifest_belong_together(folder, tmp_path):
     write_cache(folder, [record(5)], MANIFEST)
     write_cache(str(tmp_path / "other"), [record(5), record(6)], MANIFEST)
     os.replace(tmp_path / "other" / "samples.array_record", f"{folder}/samples.array_record")
-    with pytest.raises(PeaError, match="2 samples instead of 1; remove this folder, and it is made again"):
+    with pytest.raises(PeaError, match="2 samples instead of 1; remove this folder"):
         CachedSource(folder)
     os.remove(f"{folder}/samples.array_record")
     with pytest.raises(PeaError, match="no complete cache"):
@@ -140,7 +140,7 @@ def test_truncated_records(folder):
     path = f"{folder}/samples.array_record"
     for size in (os.path.getsize(path) - 100, 10, 0):
         os.truncate(path, size)
-        with pytest.raises(PeaError, match=f"{folder}: samples.array_record is damaged; remove this folder, and it is made again"):
+        with pytest.raises(PeaError, match=f"{folder}: samples.array_record is damaged; remove this folder"):
             CachedSource(folder)
 
 
