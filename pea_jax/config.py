@@ -27,10 +27,12 @@ def base(language: str) -> ConfigDict:
             base_model="",  # a diffusers folder or a Hub id: UNet, VAE, English text encoders, scheduler
             text_encoder=_text_encoder("", 77),
             adapter=dict(hidden_dim=1024, num_layers=3),
+            linear_start=0,  # samples whose captions the adapter starts from, as a linear map; 0: as PyTorch starts
             data=dict(
                 train="",  # shard patterns, separated by spaces
                 validation="",
                 caption_variants=1,  # 1: the caption; more: it with some of the keywords
+                english_variants=0,  # so many more, in English for the student too
                 buckets=SDXL_BUCKETS,  # (width, height)
                 cached=False,  # compute text states and VAE moments once, before the first step
                 cache_dir="",  # where; empty: in the work directory
@@ -100,6 +102,8 @@ def emoji(language: str) -> ConfigDict:
     config.data.train = "assets/emoji/emoji-train-{00000..00001}.tar"
     config.data.validation = "assets/emoji/emoji-val-00000.tar"
     config.data.caption_variants = 3
+    config.data.english_variants = 3
+    config.linear_start = 64
     config.data.buckets = ((64, 64),)
     config.data.cached = True
     config.picture_size = (64, 64)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from pea_jax import command
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, read_config
-from pea_jax.distill import models
+from pea_jax.distill import data, models
 from pea_jax.distill.judging import Judge, Judgement, read_concepts, report, table
 from pea_jax.errors import PeaError
 from pea_jax.report import console
@@ -49,7 +49,7 @@ def evaluate(config: ConfigDict, folders: dict[str, str]) -> list[Judgement]:
     judge = Judge(config, concepts, frozen, mesh)
     for name, folder in folders.items():
         judge.pipeline.check(adapters[name].dims, folder)
-    adapters["untrained"] = models.new_adapter(config, frozen)
+    adapters["untrained"] = models.new_adapter(config, frozen, data.initial_states(config, frozen))
     conditioners = {name: AdapterConditioner(frozen.student, adapter) for name, adapter in adapters.items()}
     return judge.compare(conditioners)
 

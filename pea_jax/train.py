@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         raise PeaError(f"config.batch_size={config.batch_size} must be a multiple of the {mesh.size} devices")
     prompts = sample_prompts(config)
     frozen_models = models.load_models(config, mesh)
-    adapter = models.new_adapter(config, frozen_models)
+    adapter = models.new_adapter(config, frozen_models, data.initial_states(config, frozen_models))
     state = models.new_state(config, adapter, mesh)
     iterator = data.training_iterator(config, frozen_models, workdir)
     if steps:

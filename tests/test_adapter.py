@@ -1,5 +1,7 @@
+import functools
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,6 +55,25 @@ def test_round_trip_is_bit_equal(tmp_path, num_layers):
         np.testing.assert_array_equal(value, to_torch_names(again)[name])
     assert read_config(tmp_path / "a") == {"system": "pea"}
     assert (tmp_path / "a" / "README.md").read_text() == "a card"
+
+
+def test_linear_start_is_linear_in_standardised_features():
+    states = jnp.asarray(5 + np.random.default_rng(0).normal(size=(50, 7, 24)) * np.linspace(0.1, 2, 24), jnp.float32)
+    adapter = random_adapter()
+    adapter.start_linear(states, jax.random.key(0))
+    features = adapter.layernorm(states).reshape(-1, 24)
+    np.testing.assert_allclose(features.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(features.std(0), 1, atol=1e-4)
+    project = lambda x: functools.reduce(lambda y, layer: layer(y), adapter.projector, x)  # noqa: E731
+    a, b = features[:3], features[3:6]
+    assert project(a).std() > 0.05
+    np.testing.assert_allclose(project(a + 2 * b), project(a) + 2 * project(b), atol=1e-5)
+
+
+def test_linear_start_needs_pairs_of_hidden_units():
+    adapter = random_adapter(AdapterDims(24, 41, 32, 48))
+    with pytest.raises(PeaError, match="hidden_dim=41 must be even"):
+        adapter.start_linear(jnp.ones((2, 3, 24)), jax.random.key(0))
 
 
 def test_saving_again_replaces_the_whole_directory(tmp_path):

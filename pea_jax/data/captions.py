@@ -16,7 +16,7 @@ def caption_variants(name: str, keywords: list[str], *, count: int, key: str, se
     """
     words = [word for word in keywords if word.casefold() != name.casefold()]
     named = count - count // 4
-    captions = [name]
+    captions = [name][:count]
     for variant in range(1, count):
         draw = f"{seed}:{key}:{variant}"
         order = sorted((_hash(f"{draw}:{word}"), word) for word in words)
@@ -25,16 +25,20 @@ def caption_variants(name: str, keywords: list[str], *, count: int, key: str, se
     return captions
 
 
-def parallel_captions(sample: Sample, language: str, *, count: int, seed: int) -> tuple[list[str], list[str]]:
-    """The variants in `language` and in English; a native sample without an English caption gets empty English ones.
+def parallel_captions(
+    sample: Sample, language: str, *, count: int, english: int = 0, seed: int
+) -> tuple[list[str], list[str]]:
+    """What the student and the teacher are asked: `count` variants in `language`, then `english` in English for both.
+
+    A native sample without an English caption gets `count` + `english` in `language`, and empty ones for the teacher.
 
     Raises:
       PeaError: the sample has no caption in `language`, or is not native and has none in English.
     """
-    native = _variants(sample, language, count, seed)
     if sample.native and not sample.has_caption("en"):
-        return native, [""] * count
-    return native, _variants(sample, "en", count, seed)
+        return _variants(sample, language, count + english, seed), [""] * (count + english)
+    native, both = _variants(sample, language, count, seed), _variants(sample, "en", english, seed)
+    return native + both, _variants(sample, "en", count, seed) + both
 
 
 def _variants(sample: Sample, language: str, count: int, seed: int) -> list[str]:

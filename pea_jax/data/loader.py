@@ -37,11 +37,14 @@ class PixelExample:
     language: str
     buckets: Sequence[Size]
     variants: int = 1
+    english_variants: int = 0
     seed: int = 0
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Example:
-        captions, english = parallel_captions(sample, self.language, count=self.variants, seed=self.seed)
-        variant = rng.integers(self.variants)
+        captions, english = parallel_captions(
+            sample, self.language, count=self.variants, english=self.english_variants, seed=self.seed
+        )
+        variant = rng.integers(len(captions))
         image = sample.rgb()
         pixels, time_ids = resize_and_crop(image, nearest_bucket(image.size, self.buckets), rng)
         return {

@@ -23,6 +23,7 @@ def records(
     *,
     language: str,
     variants: int,
+    english: int,
     seed: int,
 ) -> Iterator[dict[str, np.ndarray]]:
     """One record a sample: V captions, M and L tokens.
@@ -33,26 +34,27 @@ def records(
     Args:
       models: the frozen models whose outputs are kept.
       samples: each with its pixels `[H, W, 3]` in [-1, 1] and its `time_ids`.
-      language, variants, seed: as in `data.captions.parallel_captions`.
+      language, variants, english, seed: as in `data.captions.parallel_captions`.
     """
     graphdef, params = nnx.split(models.vae)
     encode = jax.jit(lambda params, pixels: nnx.merge(graphdef, params).encode(pixels))
     remaining = iter(samples)
     while chunk := list(itertools.islice(remaining, CHUNK)):
-        captions = [parallel_captions(sample, language, count=variants, seed=seed) for sample, _, _ in chunk]
-        native, english = (list(itertools.chain.from_iterable(texts)) for texts in zip(*captions, strict=True))
-        states, _ = models.student.encode(native)
-        teacher = models.teacher.encode(english)
+        rule = dict(count=variants, english=english, seed=seed)
+        captions = [parallel_captions(sample, language, **rule) for sample, _, _ in chunk]
+        asked, answered = (list(itertools.chain.from_iterable(texts)) for texts in zip(*captions, strict=True))
+        states, _ = models.student.encode(asked)
+        teacher = models.teacher.encode(answered)
         pixels = np.stack([pixels for _, pixels, _ in chunk])
         columns = dict(
             moments=encode(params, jnp.asarray(_filled(pixels)))[: len(chunk)],
-            states=_by_sample(states, variants),
-            prompt_embeds=_by_sample(teacher.prompt_embeds, variants),
+            states=_by_sample(states, variants + english),
+            prompt_embeds=_by_sample(teacher.prompt_embeds, variants + english),
             time_ids=np.stack([time_ids for _, _, time_ids in chunk]),
             native=np.asarray([sample.native for sample, _, _ in chunk]),
         )
         if teacher.pooled_prompt_embeds is not None:
-            columns["pooled_prompt_embeds"] = _by_sample(teacher.pooled_prompt_embeds, variants)
+            columns["pooled_prompt_embeds"] = _by_sample(teacher.pooled_prompt_embeds, variants + english)
         arrays = {name: np.asarray(values, np.float32) for name, values in columns.items()}
         yield from ({name: values[row] for name, values in arrays.items()} for row in range(len(chunk)))
 

@@ -1,6 +1,7 @@
 """From a config to the endless, resumable iterator of a run's batches."""
 
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from pea_jax.data import (
     WebDatasetSource,
     cached_example,
     make_loader,
+    parallel_captions,
     tokenize_captions,
     write_cache,
 )
@@ -42,12 +44,26 @@ def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib
         cached = cached_source(config, models, pathlib.Path(config.data.cache_dir or workdir / "cache"))
         return iter(make_loader(cached, cached_example, **settings))
     source, buckets = WebDatasetSource(config.data.train), _buckets(config)
-    example = PixelExample(config.language, buckets, config.data.caption_variants, config.seed)
+    variants = config.data.caption_variants, config.data.english_variants
+    example = PixelExample(config.language, buckets, *variants, config.seed)
     tokenize = functools.partial(tokenize_captions, student=models.student.tokenize, teacher=models.teacher.tokenize)
     rows = None
     if len(buckets) > 1:
         rows = group_by_bucket([source[n].open().size for n in range(len(source))], buckets)
     return iter(make_loader(source, example, rows_by_bucket=rows, finish=tokenize, **settings))
+
+
+def initial_states(config: ConfigDict, models: FrozenModels) -> jax.Array | None:
+    """Text states `[N, L, D]` that the adapter starts from: the captions of the first training samples."""
+    if not config.linear_start:
+        return None
+    source, variants = WebDatasetSource(config.data.train), (config.data.caption_variants, config.data.english_variants)
+    captions = [
+        parallel_captions(source[n], config.language, count=variants[0], english=variants[1], seed=config.seed)[0]
+        for n in range(min(config.linear_start, len(source)))
+    ]
+    states, _ = models.student.encode(list(itertools.chain.from_iterable(captions)))
+    return states
 
 
 def cached_source(config: ConfigDict, models: FrozenModels, folder: pathlib.Path) -> CachedSource:
@@ -78,7 +94,12 @@ def _make_cache(
 
     samples = map(read, track(range(len(source)), "latents and text states"))
     made = cache.records(
-        models, samples, language=config.language, variants=config.data.caption_variants, seed=config.seed
+        models,
+        samples,
+        language=config.language,
+        variants=config.data.caption_variants,
+        english=config.data.english_variants,
+        seed=config.seed,
     )
     write_cache(str(folder), made, manifest)
 
@@ -89,6 +110,7 @@ def _manifest(config: ConfigDict, models: FrozenModels) -> dict[str, Any]:
         train=config.data.train,
         language=config.language,
         caption_variants=config.data.caption_variants,
+        english_variants=config.data.english_variants,
         buckets=[list(bucket) for bucket in _buckets(config)],
         seed=config.seed,
         dtype=config.dtype,

@@ -58,8 +58,11 @@ def load_student(config: ConfigDict, mesh: Mesh) -> TextEncoder | JoinedTextEnco
     return load_text_encoders(rule.pop("id"), **rule, dtype=jnp.dtype(config.dtype), mesh=mesh)
 
 
-def new_adapter(config: ConfigDict, models: FrozenModels) -> PEAdapter:
-    """An untrained adapter, its widths those of the models, drawn from the config's seed."""
+def new_adapter(config: ConfigDict, models: FrozenModels, states: jax.Array | None = None) -> PEAdapter:
+    """An untrained adapter, its widths those of the models, drawn from the config's seed.
+
+    With text states `[N, L, D]` it starts as a linear map of them, see `PEAdapter.start_linear`.
+    """
     unet = models.unet.config
     dims = AdapterDims(
         input_dim=models.student.hidden_size,
@@ -67,7 +70,10 @@ def new_adapter(config: ConfigDict, models: FrozenModels) -> PEAdapter:
         output_dim=unet.prompt_embed_dim,
         **config.adapter,
     )
-    return PEAdapter(dims, rngs=nnx.Rngs(config.seed))
+    adapter = PEAdapter(dims, rngs=nnx.Rngs(config.seed))
+    if states is not None:
+        adapter.start_linear(states, jax.random.key(config.seed))
+    return adapter
 
 
 def make_optimizer_of(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:

@@ -60,6 +60,19 @@ def test_parallel_captions():
     assert pair == (["щи", "щи"], ["cabbage soup", "cabbage soup, soup"])
 
 
+def test_english_variants_are_english_on_both_sides():
+    record = {"caption_ru": "щи", "caption_en": "cabbage soup", "keywords_en": ["soup"]}
+    pair = parallel_captions(Sample("a.tar", "1", b"", record), "ru", count=1, english=2, seed=0)
+    assert pair == (
+        ["щи", "cabbage soup", "cabbage soup, soup"],
+        ["cabbage soup", "cabbage soup", "cabbage soup, soup"],
+    )
+    native = parallel_captions(
+        Sample("a.tar", "1", b"", {"caption_ru": "щи", "native": True}), "ru", count=1, english=1, seed=0
+    )
+    assert native == (["щи", "щи"], ["", ""])
+
+
 def test_native_sample_needs_no_english():
     record = {"caption_ru": "щи", "native": True}
     assert parallel_captions(Sample("a.tar", "1", b"", record), "ru", count=2, seed=0) == (["щи", "щи"], ["", ""])
