@@ -10,6 +10,7 @@ from flax import nnx
 
 from pea_jax.models import layers
 from pea_jax.models.bert import Bert, BertConfig
+from pea_jax.models.config_fields import check_whole
 
 # What `AltCLIPTextConfig` of transformers has where a config.json is silent.
 DEFAULTS = dict(
@@ -48,7 +49,9 @@ class AltCLIPTextConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> "AltCLIPTextConfig":
         """From the `text_config` of a transformers `config.json`; errors as for `BertConfig.from_dict`."""
         roberta = BertConfig.from_dict(DEFAULTS | dict(config) | {"model_type": "xlm-roberta"})
-        return cls(roberta, config.get("project_dim", cls.project_dim))
+        project_dim = config.get("project_dim", cls.project_dim)
+        check_whole({"project_dim": project_dim}, ["project_dim"])
+        return cls(roberta, project_dim)
 
 
 class AltCLIPText(nnx.Module):

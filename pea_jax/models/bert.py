@@ -11,6 +11,7 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
+from pea_jax.models.config_fields import check_choice, check_kinds, check_whole
 
 embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
 ACTIVATIONS = {"gelu": lambda x: jax.nn.gelu(x, approximate=False), "gelu_new": jax.nn.gelu, "relu": jax.nn.relu}
@@ -43,16 +44,20 @@ class BertConfig:
         """From a transformers `config.json`; fields that do not shape the network are passed over.
 
         Raises:
-          PeaError: for an activation, a head count, a kind of positions or a decoder that this network cannot have.
+          PeaError: for an activation, a number, a head count, a kind of positions or a decoder that this network cannot
+            have.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        padding_idx = config.get("pad_token_id", 1) if config.get("model_type") in ROBERTAS else None
-        result = cls(**{name: value for name, value in config.items() if name in fields} | {"padding_idx": padding_idx})
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        fields = {name: config.get(name, default) for name, default in defaults.items()}
+        fields["padding_idx"] = config.get("pad_token_id", 1) if config.get("model_type") in ROBERTAS else None
+        check_kinds(fields, defaults)
+        if fields["padding_idx"] is not None:
+            check_whole(fields, ["padding_idx"], least=0)
+        check_choice("hidden_act", [fields["hidden_act"]], tuple(ACTIVATIONS))
+        result = cls(**fields)
         for name, value in SUPPORTED.items():
             if config.get(name, value) != value:
                 raise PeaError(f"{name}={config[name]!r} is not supported (only {value!r})")
-        if result.hidden_act not in ACTIVATIONS:
-            raise PeaError(f"hidden_act={result.hidden_act!r} is not supported (only {', '.join(ACTIVATIONS)})")
         if result.hidden_size % result.num_attention_heads:
             raise PeaError(f"hidden_size={result.hidden_size} must be a multiple of {result.num_attention_heads=}")
         return result

@@ -11,6 +11,7 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
+from pea_jax.models.config_fields import check_choice, check_kinds, check_whole
 
 embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
 
@@ -49,16 +50,18 @@ class CLIPTextConfig:
         """From a transformers `config.json`; fields that do not shape the network are passed over.
 
         Raises:
-          PeaError: for an activation or a head count that the network cannot have.
+          PeaError: for an activation, a number or a head count that the network cannot have.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        result = cls(**{name: value for name, value in config.items() if name in fields})
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        fields = {name: config.get(name, default) for name, default in defaults.items()}
+        check_kinds(fields, {name: default for name, default in defaults.items() if name != "eos_token_id"})
+        check_whole(fields, ["eos_token_id"], least=0)
+        check_choice("hidden_act", [fields["hidden_act"]], tuple(ACTIVATIONS))
+        result = cls(**fields)
         # Checkpoints older than transformers 4.31 state 2, wrongly; their end-of-text token has the largest id.
         # MetaCLIP 2 has XLM-R's tokens, where it is 2.
         if result.eos_token_id == 2 and not str(config.get("model_type")).startswith("metaclip_2"):
             result = dataclasses.replace(result, end_has_largest_id=True)
-        if result.hidden_act not in ACTIVATIONS:
-            raise PeaError(f"hidden_act={result.hidden_act!r} is not supported (only {', '.join(ACTIVATIONS)})")
         if result.hidden_size % result.num_attention_heads:
             raise PeaError(f"hidden_size={result.hidden_size} must be a multiple of {result.num_attention_heads=}")
         return result

@@ -1,9 +1,12 @@
 """Reads the fields of a diffusers `config.json` and refuses what the models here do not do."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pea_jax.errors import PeaError
+
+MOST = 10**7  # no network has so large an axis, and array libraries take no axis of any length
 
 
 def read_fields(
@@ -49,7 +52,7 @@ def check_choice(name: str, values: Iterable[Any], choices: tuple) -> None:
 
 
 def check_whole(fields: Mapping[str, Any], names: Iterable[str], *, least: int = 1, lists: bool = False) -> None:
-    """Each field of `names` is a whole number, with `lists` also a list of one or more, none below `least`.
+    """Each field of `names` is a whole number, with `lists` also a list of one or more, from `least` to `MOST`.
 
     Raises:
       PeaError: naming the field that is not.
@@ -57,20 +60,49 @@ def check_whole(fields: Mapping[str, Any], names: Iterable[str], *, least: int =
     for name in names:
         value = fields[name]
         entries = value if lists and isinstance(value, list | tuple) else (value,)
-        if not entries or any(type(entry) is not int or entry < least for entry in entries):
+        if not entries or any(type(entry) is not int or not least <= entry <= MOST for entry in entries):
             kind = "whole numbers" if lists else "a whole number"
-            raise PeaError(f"{name}={value!r} must be {kind}, at least {least}")
+            raise PeaError(f"{name}={value!r} must be {kind} from {least} to {MOST}")
 
 
-def check_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Each field of `names` is a number.
+def check_numbers(fields: Mapping[str, Any], names: Iterable[str], *, positive: bool = False) -> None:
+    """Each field of `names` is a finite number, with `positive` one above 0.
 
     Raises:
       PeaError: naming the field that is not.
     """
     for name in names:
-        if isinstance(fields[name], bool) or not isinstance(fields[name], int | float):
-            raise PeaError(f"{name}={fields[name]!r} must be a number")
+        value = fields[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise PeaError(f"{name}={value!r} must be a finite number")
+        if positive and value <= 0:
+            raise PeaError(f"{name}={value!r} must be above 0")
+
+
+def check_kinds(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Each field is of the kind of its default: a whole number, at least 1; a number above 0; or true or false.
+
+    Raises:
+      PeaError: naming the field that is not.
+    """
+    for name, default in defaults.items():
+        if isinstance(default, bool):
+            check_choice(name, [fields[name]], (False, True))
+        elif isinstance(default, int):
+            check_whole(fields, [name])
+        elif isinstance(default, float):
+            check_numbers(fields, [name], positive=True)
+
+
+def check_lists(fields: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Each field of `names` is a list.
+
+    Raises:
+      PeaError: naming the field that is not.
+    """
+    for name in names:
+        if not isinstance(fields[name], list | tuple):
+            raise PeaError(f"{name}={fields[name]!r} must be a list, with one entry for each block")
 
 
 def check_widths(fields: Mapping[str, Any]) -> None:
@@ -80,8 +112,7 @@ def check_widths(fields: Mapping[str, Any]) -> None:
       PeaError: it is not, or `norm_num_groups` does not divide one of them.
     """
     groups, widths = fields["norm_num_groups"], fields["block_out_channels"]
-    if not isinstance(widths, list | tuple):
-        raise PeaError(f"block_out_channels={widths!r} must be a list, with one width for each block")
+    check_lists(fields, ["block_out_channels"])
     check_whole(fields, ["block_out_channels"], lists=True)
     check_whole(fields, ["norm_num_groups"])
     if any(width % groups for width in widths):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from pea_jax.models.config_fields import check_choice, check_whole, read_fields
+from pea_jax.models.config_fields import check_choice, check_lists, check_whole, read_fields
 from pea_jax.models.unet_encoder_config import DEFAULTS, IGNORED, SUPPORTED, UNetEncoderConfig, encoder_fields
 
 MID_BLOCK_TYPES = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D")
@@ -36,6 +36,7 @@ class ControlNetConfig(UNetEncoderConfig):
         fields = read_fields(config, defaults=DEFAULTS | OWN_DEFAULTS, supported=SUPPORTED)
         own = {name: fields[name] for name in OWN_DEFAULTS}
         check_whole(own, ["conditioning_channels"])
+        check_lists(own, ["conditioning_embedding_out_channels"])
         check_whole(own, ["conditioning_embedding_out_channels"], lists=True)
         order = "controlnet_conditioning_channel_order"
         check_choice(order, [own[order]], ("rgb", "bgr"))

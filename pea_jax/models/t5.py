@@ -13,6 +13,7 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
+from pea_jax.models.config_fields import check_kinds
 
 embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
 rms_norm = functools.partial(nnx.RMSNorm, rngs=layers.NO_RANDOMNESS)
@@ -45,15 +46,18 @@ class T5Config:
         """From a transformers `config.json`; fields that do not shape the encoder are passed over.
 
         Raises:
-          PeaError: for a feed-forward network other than the gated one, which the original T5 does not have.
+          PeaError: for a number that is none, or a feed-forward network other than the gated one, which the original T5
+            does not have.
         """
         kind = config.get("model_type", "t5")
         feed_forward = config.get("feed_forward_proj", "relu" if kind == "t5" else "gated-gelu")
         if feed_forward != "gated-gelu":
             raise PeaError(f"feed_forward_proj={feed_forward!r} is not supported (only 'gated-gelu', as in T5 v1.1)")
-        fields = {field.name for field in dataclasses.fields(cls)}
-        given = {name: value for name, value in config.items() if name in fields}
-        return cls(**given | {"bias_in_every_layer": kind == "umt5"})
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        fields = {name: config.get(name, default) for name, default in defaults.items()}
+        fields["bias_in_every_layer"] = kind == "umt5"
+        check_kinds(fields, defaults)
+        return cls(**fields)
 
 
 class T5Attention(nnx.Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pea_jax.errors import PeaError
 from pea_jax.models import unet_encoder_config
-from pea_jax.models.config_fields import check_choice, check_whole, per_block, read_fields
+from pea_jax.models.config_fields import check_choice, check_lists, check_whole, per_block, read_fields
 from pea_jax.models.unet_encoder_config import IGNORED, UNetEncoderConfig, encoder_fields, transformer_layers
 
 DEFAULTS = {
@@ -53,6 +53,7 @@ class UNetConfig(UNetEncoderConfig):
         config = {name: value for name, value in config.items() if name not in IGNORED}
         fields = read_fields(config, defaults=DEFAULTS, supported=SUPPORTED)
         check_whole(fields, ["out_channels"])
+        check_lists(fields, ["up_block_types"])
         encoder = encoder_fields(fields)
         block_types = per_block("up_block_types", list(fields["up_block_types"]), len(encoder["down_block_types"]))
         check_choice("up_block_types", block_types, ("UpBlock2D", "CrossAttnUpBlock2D"))

@@ -4,7 +4,14 @@ import dataclasses
 from typing import Any
 
 from pea_jax.errors import PeaError
-from pea_jax.models.config_fields import check_choice, check_numbers, check_whole, check_widths, per_block
+from pea_jax.models.config_fields import (
+    check_choice,
+    check_lists,
+    check_numbers,
+    check_whole,
+    check_widths,
+    per_block,
+)
 
 CROSS_ATTENTION_MID = "UNetMidBlock2DCrossAttn"
 DEFAULTS = {
@@ -151,7 +158,11 @@ def _check(fields: dict[str, Any]) -> None:
     check_widths(fields)
     check_whole(fields, ["in_channels"])
     check_whole(fields, ("layers_per_block", "attention_head_dim", "cross_attention_dim"), lists=True)
-    check_numbers(fields, ("norm_eps", "freq_shift"))
+    check_lists(fields, ["down_block_types"])
+    check_numbers(fields, ["norm_eps"], positive=True)
+    check_numbers(fields, ["freq_shift"])
+    for name in ("use_linear_projection", "flip_sin_to_cos"):
+        check_choice(name, [fields[name]], (False, True))
     check_choice("mid_block_type", [fields["mid_block_type"]], (CROSS_ATTENTION_MID, "UNetMidBlock2D", None))
     check_choice("addition_embed_type", [fields["addition_embed_type"]], ("text_time", None))
     check_choice("encoder_hid_dim_type", [fields["encoder_hid_dim_type"]], ("text_proj", None))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from pea_jax.models.config_fields import check_choice, check_numbers, check_whole, check_widths, per_block, read_fields
+from pea_jax.models.config_fields import check_choice, check_kinds, check_lists, check_widths, per_block, read_fields
 
 # Without effect here: a hint for pipelines; the block types are checked apart.
 IGNORED = ("sample_size", "down_block_types", "up_block_types")
@@ -40,16 +40,13 @@ class VAEConfig:
           PeaError: naming the fields whose values are not supported or not known.
         """
         for name, block_type in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+            check_lists({name: config.get(name, ())}, [name])
             check_choice(name, config.get(name, ()), (block_type,))
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
         public = {name: value for name, value in config.items() if name not in IGNORED}
         fields = read_fields(public, defaults=defaults, supported=SUPPORTED)
         check_widths(fields)
-        check_whole(fields, [name for name, default in defaults.items() if type(default) is int])
-        check_numbers(fields, ["scaling_factor"])
-        for name, default in defaults.items():
-            if isinstance(default, bool):
-                check_choice(name, [fields[name]], (False, True))
+        check_kinds(fields, defaults)
         for name in ("down_block_types", "up_block_types"):
             per_block(name, config.get(name), len(fields["block_out_channels"]))
         return cls(**{**fields, "block_out_channels": tuple(fields["block_out_channels"])})

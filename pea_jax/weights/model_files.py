@@ -88,6 +88,8 @@ def read_config(folder: pathlib.Path, parse: Callable[[Mapping[str, Any]], Any])
         raise PeaError(f"{path}: no such file; is this the folder of one model?")
     try:
         fields = json.loads(path.read_text())
+        if not isinstance(fields, dict):
+            raise PeaError("not a model config (no JSON object)")
         _check_layers(fields)
         return parse(fields)
     except _WRONG as error:
@@ -113,9 +115,9 @@ def open_single_file(
     return Opened(parsed, config_source, single_file.convert(path, tensors, component, fields), str(path))
 
 
-def _check_layers(fields: Any) -> None:
+def _check_layers(fields: Mapping[str, Any]) -> None:
     """No network has so many layers, and building them would take for ever."""
-    for name, value in fields.items() if isinstance(fields, dict) else ():
+    for name, value in fields.items():
         if re.search(r"(layers|layers_per_block)$", name) and (number := _largest(value)) > MOST_LAYERS:
             raise PeaError(f"{name}={number} is more than {MOST_LAYERS}")
 

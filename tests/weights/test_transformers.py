@@ -202,7 +202,7 @@ def test_wrong_config_is_named(tmp_path: pathlib.Path):
     random_clip(with_projection=False, **CLIP).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_act": "silu"}))
-    with pytest.raises(PeaError, match=f"{path}: hidden_act='silu' is not supported"):
+    with pytest.raises(PeaError, match=f"{path}: hidden_act: 'silu' is not supported"):
         load_clip_text(tmp_path)
 
 
