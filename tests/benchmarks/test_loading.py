@@ -1,0 +1,21 @@
+"""The benchmark of loading runs, on a toy."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_both_sides_load_the_same_bytes(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.loading", "--scale", "tiny", "--rounds", "1"]
+    arguments = ["--folder", str(tmp_path), "--out", str(tmp_path / "result.json")]
+    result = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "times the bytes of its parameters" in result.stdout and "times as fast as diffusers" in result.stdout
+    rounds = json.loads((tmp_path / "result.json").read_text())["rounds"]
+    written = (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
+    for side in ("pea_jax", "diffusers"):
+        assert 0.9 * written < rounds[side][0]["parameters"] < written
+        assert rounds[side][0]["seconds"] > 0 and rounds[side][0]["growth"] > 0
