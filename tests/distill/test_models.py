@@ -76,7 +76,7 @@ def test_a_step_has_a_gradient(config: configs.ConfigDict, frozen: models.Frozen
 def test_cache_holds_nothing_pooled(frozen: models.FrozenModels):
     sample = WebDatasetSource("assets/emoji/emoji-val-00000.tar")[0]
     pixels, time_ids = np.zeros((4, 4, 3), np.float32), np.zeros(6)
-    record = next(records(frozen, [(sample, pixels, time_ids)], language="zh", variants=2, seed=0))
+    record = next(records(frozen, [(sample, pixels, time_ids)], language="zh", variants=2, english=0, seed=0))
     assert record["states"].shape == (2, 12, 56) and "pooled_prompt_embeds" not in record
     drawn = cached_example(record, np.random.default_rng(0))
     assert drawn["prompt_embeds"].shape == (CONTEXT, WIDTH) and "pooled_prompt_embeds" not in drawn
