@@ -44,7 +44,8 @@ def open_safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:
     if not path.is_file():
         raise PeaError(f"{path}: no such file")
     try:
-        file = safe_open(path, framework="numpy")
+        # Read, not mapped: pages of a mapped file count as memory of the process until all is loaded.
+        file = safe_open(path, framework="numpy", backend="pread")
         return {name: StoredTensor(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError) as error:
         raise PeaError(f"{path}: not a complete safetensors file ({error}); copy or download it again") from error

@@ -134,6 +134,8 @@ def _place(tensor: StoredArray, path: tuple[Any, ...], variable: Any, sharding: 
 
     def read(index: Any) -> np.ndarray:
         torch_index = tuple(index[axis] for axis in np.argsort(axes))
-        return tensor[torch_index].transpose(axes).astype(variable.dtype)
+        values = tensor[torch_index].transpose(axes)
+        # JAX transposes while it copies, but with a contiguous array of the caller's it might share memory.
+        return values.astype(variable.dtype, copy=values.flags.c_contiguous)
 
     return jax.make_array_from_callback(variable.shape, sharding, read)

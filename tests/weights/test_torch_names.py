@@ -87,10 +87,19 @@ def test_cast_to_the_dtype_of_the_model(tensors):
 
 def test_later_changes_of_the_source_do_not_reach_the_model(tensors):
     model = fill(abstract(), tensors, source="test")
-    before = np.array(model.norm.scale[...])
+    before = {name: value.copy() for name, value in to_torch_names(model).items()}
     for value in tensors.values():
         value[...] = 0
-    np.testing.assert_array_equal(model.norm.scale[...], before)
+    for name, value in to_torch_names(model).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_nor_where_one_output_makes_the_transposed_kernel_contiguous():
+    source = {"weight": torch.ones(1, 64).numpy()}
+    model = nnx.eval_shape(lambda: layers.linear(64, 1, use_bias=False, dtype=jnp.float32, param_dtype=jnp.float32))
+    model = fill(model, source, source="test")
+    source["weight"][...] = 0
+    np.testing.assert_array_equal(model.kernel[...], np.ones((64, 1)))
 
 
 def test_all_errors_at_once_on_one_line(tensors):
