@@ -17,6 +17,7 @@ TINY = dict(
     num_steps=12,
     log_every=1,
     **{
+        "text_encoder.context_length": 16,  # as the tiny base model has
         "adapter.hidden_dim": 16,
         "checkpoint.every": 3,
         "sample.every": 6,

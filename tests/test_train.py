@@ -38,7 +38,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert (finished / "config.json").exists() and list((finished / "tensorboard").iterdir())
     description = json.loads((finished / "adapter" / "config.json").read_text())
     assert description["system"] == "pea" and description["step"] == 12
-    assert description["text_encoder"]["context_length"] == 24
+    assert description["text_encoder"]["context_length"] == 16
     assert "base_model:" in (finished / "adapter" / "README.md").read_text()
 
 
