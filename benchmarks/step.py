@@ -10,6 +10,7 @@ each counts. PyTorch is tried with every number of threads in --threads, and its
 import argparse
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 import time
@@ -139,9 +140,7 @@ SIDES = {"jax": jax_steps, "torch": torch_steps}
 
 def _config(config_file: str, fields: list[str], batch_size: int) -> Any:
     path, _, preset = config_file.partition(":")
-    namespace: dict[str, Any] = {}
-    exec(compile(pathlib.Path(path).read_text(), path, "exec"), namespace)
-    config = namespace["get_config"](*([preset] if preset else []))
+    config = runpy.run_path(path)["get_config"](*([preset] if preset else []))
     config.update_from_flattened_dict(dict(field.split("=", 1) for field in fields))
     config.batch_size = batch_size
     return config

@@ -88,7 +88,8 @@ class PEAdapter(nnx.Module):
         """
         if self.dims.hidden_dim % 2 and self.dims.num_layers > 1:
             raise PeaError(f"adapter.hidden_dim={self.dims.hidden_dim} must be even for a linear start")
-        mean, deviation = _moments(states)
+        normal = jax.nn.standardize(states.astype(jnp.float32), epsilon=self.layernorm.epsilon)
+        mean, deviation = normal.mean((0, 1)), normal.std((0, 1)) + 1e-6
         self.layernorm.scale, self.layernorm.bias = nnx.Param(1 / deviation), nnx.Param(-mean / deviation)
         linears = [layer for layer in self.projector if isinstance(layer, nnx.Linear)]
         keys = jax.random.split(key, len(linears))
@@ -195,14 +196,6 @@ def _dims(tensors: Mapping[str, StoredArray], places: list[int]) -> AdapterDims:
         num_layers=len(places),
         use_bias="projector.0.bias" in tensors,
     )
-
-
-def _moments(states: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation `[D]` of the features of `[N, L, D]` after a layer norm without parameters."""
-    states = states.astype(jnp.float32)
-    centred = states - states.mean(-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
-    return normal.mean((0, 1)), normal.std((0, 1)) + 1e-6
 
 
 def _paired(key: Array, shape: tuple[int, ...], inputs_paired: bool, outputs_paired: bool) -> Array:

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from pea_jax.data.captions import parallel_captions
 from pea_jax.data.samples import Sample
 from pea_jax.distill.models import FrozenModels
 
@@ -20,11 +19,7 @@ CHUNK = 128  # samples encoded at a time
 def records(
     models: FrozenModels,
     samples: Iterable[tuple[Sample, np.ndarray, np.ndarray]],
-    *,
-    language: str,
-    variants: int,
-    english: int,
-    seed: int,
+    captions: Callable[[Sample], tuple[list[str], list[str]]],
 ) -> Iterator[dict[str, np.ndarray]]:
     """One record a sample: V captions, M and L tokens.
 
@@ -34,27 +29,26 @@ def records(
     Args:
       models: the frozen models whose outputs are kept.
       samples: each with its pixels `[H, W, 3]` in [-1, 1] and its `time_ids`.
-      language, variants, english, seed: as in `data.captions.parallel_captions`.
+      captions: gives V texts for the student and as many for the teacher, as `data.captions.parallel_captions` does.
     """
     graphdef, params = nnx.split(models.vae)
     encode = jax.jit(lambda params, pixels: nnx.merge(graphdef, params).encode(pixels))
     remaining = iter(samples)
     while chunk := list(itertools.islice(remaining, CHUNK)):
-        rule = dict(count=variants, english=english, seed=seed)
-        captions = [parallel_captions(sample, language, **rule) for sample, _, _ in chunk]
-        asked, answered = (list(itertools.chain.from_iterable(texts)) for texts in zip(*captions, strict=True))
+        texts = [captions(sample) for sample, _, _ in chunk]
+        asked, answered = (list(itertools.chain.from_iterable(side)) for side in zip(*texts, strict=True))
         states, _ = models.student.encode(asked)
         teacher = models.teacher.encode(answered)
         pixels = np.stack([pixels for _, pixels, _ in chunk])
         columns = dict(
             moments=encode(params, jnp.asarray(_filled(pixels)))[: len(chunk)],
-            states=_by_sample(states, variants + english),
-            prompt_embeds=_by_sample(teacher.prompt_embeds, variants + english),
+            states=_by_sample(states, len(chunk)),
+            prompt_embeds=_by_sample(teacher.prompt_embeds, len(chunk)),
             time_ids=np.stack([time_ids for _, _, time_ids in chunk]),
             native=np.asarray([sample.native for sample, _, _ in chunk]),
         )
         if teacher.pooled_prompt_embeds is not None:
-            columns["pooled_prompt_embeds"] = _by_sample(teacher.pooled_prompt_embeds, variants + english)
+            columns["pooled_prompt_embeds"] = _by_sample(teacher.pooled_prompt_embeds, len(chunk))
         arrays = {name: np.asarray(values, np.float32) for name, values in columns.items()}
         yield from ({name: values[row] for name, values in arrays.items()} for row in range(len(chunk)))
 
@@ -67,9 +61,9 @@ def fingerprint(params: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _by_sample(values: jax.Array, variants: int) -> np.ndarray:
+def _by_sample(values: jax.Array, samples: int) -> np.ndarray:
     array = np.asarray(values)
-    return array.reshape(-1, variants, *array.shape[1:])
+    return array.reshape(samples, -1, *array.shape[1:])
 
 
 def _filled(pixels: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from pea_jax.data import (
     CachedSource,
     PixelExample,
+    Sample,
     WebDatasetSource,
     cached_example,
     make_loader,
@@ -57,12 +58,9 @@ def initial_states(config: ConfigDict, models: FrozenModels) -> jax.Array | None
     """Text states `[N, L, D]` that the adapter starts from: the captions of the first training samples."""
     if not config.linear_start:
         return None
-    source, variants = WebDatasetSource(config.data.train), (config.data.caption_variants, config.data.english_variants)
-    captions = [
-        parallel_captions(source[n], config.language, count=variants[0], english=variants[1], seed=config.seed)[0]
-        for n in range(min(config.linear_start, len(source)))
-    ]
-    states, _ = models.student.encode(list(itertools.chain.from_iterable(captions)))
+    source, captions = WebDatasetSource(config.data.train), _captions(config)
+    texts = [captions(source[n])[0] for n in range(min(config.linear_start, len(source)))]
+    states, _ = models.student.encode(list(itertools.chain.from_iterable(texts)))
     return states
 
 
@@ -93,15 +91,18 @@ def _make_cache(
         return sample, pixels.astype(np.float32) / 127.5 - 1, time_ids
 
     samples = map(read, track(range(len(source)), "latents and text states"))
-    made = cache.records(
-        models,
-        samples,
+    write_cache(str(folder), cache.records(models, samples, _captions(config)), manifest)
+
+
+def _captions(config: ConfigDict) -> Callable[[Sample], tuple[list[str], list[str]]]:
+    """What the student and the teacher are asked about a sample."""
+    return functools.partial(
+        parallel_captions,
         language=config.language,
-        variants=config.data.caption_variants,
+        count=config.data.caption_variants,
         english=config.data.english_variants,
         seed=config.seed,
     )
-    write_cache(str(folder), made, manifest)
 
 
 def _manifest(config: ConfigDict, models: FrozenModels) -> dict[str, Any]:

@@ -37,6 +37,15 @@ def read_concepts(config: ConfigDict) -> tuple[list[Concept], list[Concept]]:
     return read_split(config.data.train, languages), read_split(config.data.validation, languages)
 
 
+def retrieval_among(concepts: list[Concept]) -> Retrieval:
+    """Looks for pictures among those of `concepts`."""
+    return Retrieval(
+        np.stack([concept.pixels for concept in concepts]),
+        [concept.key for concept in concepts],
+        [concept.family for concept in concepts],
+    )
+
+
 class Judge:
     """Draws the concepts of a config's two sets and looks for them among all pictures of both.
 
@@ -53,12 +62,7 @@ class Judge:
         self.pipeline = TextToImage(models.unet, models.vae, models.scheduler, mesh)
         self._english = models.teacher
         train, held_out = concepts
-        corpus = train + held_out
-        self._retrieval = Retrieval(
-            np.stack([concept.pixels for concept in corpus]),
-            [concept.key for concept in corpus],
-            [concept.family for concept in corpus],
-        )
+        self._retrieval = retrieval_among(train + held_out)
         self._splits = {"seen": train[:count] if count else train, "held out": held_out}
 
     def compare(self, systems: Mapping[str, Conditioner]) -> list[Judgement]:

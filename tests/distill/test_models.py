@@ -1,5 +1,7 @@
 """From a config to the frozen models: Stable Diffusion 1.5, and text encoders side by side."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditio
 
 from pea_jax import config as configs
 from pea_jax import mesh as meshes
-from pea_jax.data import WebDatasetSource, cached_example
+from pea_jax.data import WebDatasetSource, cached_example, parallel_captions
 from pea_jax.distill import models
 from pea_jax.distill.cache import records
 from tests import language_clips as clips
@@ -76,7 +78,8 @@ def test_a_step_has_a_gradient(config: configs.ConfigDict, frozen: models.Frozen
 def test_cache_holds_nothing_pooled(frozen: models.FrozenModels):
     sample = WebDatasetSource("assets/emoji/emoji-val-00000.tar")[0]
     pixels, time_ids = np.zeros((4, 4, 3), np.float32), np.zeros(6)
-    record = next(records(frozen, [(sample, pixels, time_ids)], language="zh", variants=2, english=0, seed=0))
+    captions = functools.partial(parallel_captions, language="zh", count=2, seed=0)
+    record = next(records(frozen, [(sample, pixels, time_ids)], captions))
     assert record["states"].shape == (2, 12, 56) and "pooled_prompt_embeds" not in record
     drawn = cached_example(record, np.random.default_rng(0))
     assert drawn["prompt_embeds"].shape == (CONTEXT, WIDTH) and "pooled_prompt_embeds" not in drawn

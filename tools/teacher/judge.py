@@ -18,7 +18,8 @@ from PIL import Image
 
 from pea_jax import command, mesh
 from pea_jax.data import Concept, read_split
-from pea_jax.metrics.retrieval import Retrieval, hits_at
+from pea_jax.distill.judging import retrieval_among
+from pea_jax.metrics.retrieval import hits_at
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.text.conditioner import StableDiffusionXLConditioner
 from pea_jax.weights import load_vae
@@ -29,11 +30,7 @@ def main() -> None:
     args = _arguments()
     command.prepare_devices()
     concepts = read_split(f"{corpus.ROOT}/emoji-train-{{00000..00001}}.tar {corpus.ROOT}/emoji-val-00000.tar", ("en",))
-    retrieval = Retrieval(
-        np.stack([concept.pixels for concept in concepts]),
-        [concept.key for concept in concepts],
-        [concept.family for concept in concepts],
-    )
+    retrieval = retrieval_among(concepts)
     asked = concepts[:: args.every]
     drawn = _draw(args, asked)
     result = dict(steps=args.steps, guidance_scale=args.guidance_scale, seed=args.seed, concepts=len(asked))
