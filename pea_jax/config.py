@@ -25,6 +25,7 @@ def base(language: str) -> ConfigDict:
         dict(
             language=language,  # field names of the data: caption_<language>, keywords_<language>
             base_model="",  # a diffusers folder or a Hub id: UNet, VAE, English text encoders, scheduler
+            base_model_config="",  # for a base_model in one file: the folder or Hub id it was tuned from
             text_encoder=_text_encoder("", 77),
             adapter=dict(hidden_dim=1024, num_layers=3),
             linear_start=0,  # samples whose captions the adapter starts from, as a linear map; 0: as PyTorch starts

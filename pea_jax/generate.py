@@ -19,13 +19,17 @@ from pea_jax.errors import PeaError
 from pea_jax.grids import save_grid
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.text.conditioner import AdapterConditioner
-from pea_jax.weights.locations import locate
 
 ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory")
 PROMPT = flags.DEFINE_multi_string("prompt", [], "What to draw; may be given several times")
 NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to draw")
 OUT = flags.DEFINE_string("out", None, "PNG file to write")
 BASE_MODEL = flags.DEFINE_string("base_model", None, "Another base model of the same shape, e.g. a fine-tuned one")
+BASE_MODEL_CONFIG = flags.DEFINE_string(
+    "base_model_config",
+    None,
+    "If the base model is a checkpoint in one file: the folder or Hub id it is a fine-tune of",
+)
 STEPS = flags.DEFINE_integer("steps", None, "Sampling steps; by default those of the training config's evaluation")
 GUIDANCE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance; default as for --steps")
 SEED = flags.DEFINE_integer("seed", 0, "Of the noise")
@@ -41,17 +45,25 @@ def main() -> None:
     command.check_file("--out", out)
     config = read_config(ADAPTER.value)
     sampling, height, width = _how_to_draw(config.get("training", {}))
-    base_model = BASE_MODEL.value or config.get("base_model")
-    if not base_model:
-        raise PeaError(f"{ADAPTER.value}: its config.json names no base_model; give --base_model")
+    base_model, base_model_config = _base_model(config)
     mesh = meshes.make_mesh()
     conditioner = AdapterConditioner.from_pretrained(ADAPTER.value, mesh=mesh)
-    pipeline = TextToImage.from_pretrained(locate(base_model), mesh=mesh)
+    pipeline = TextToImage.from_pretrained(base_model, mesh=mesh, config=base_model_config)
     pipeline.check(conditioner.adapter_dims, ADAPTER.value)
     prompts, negative = conditioner.encode_guided(PROMPT.value, NEGATIVE.value)
     pictures = pipeline.generate(prompts, negative, sampling, height=height, width=width)
     with command.whole_file("--out", out) as partial:
         _write(partial, pictures, PROMPT.value)
+
+
+def _base_model(config: dict[str, Any]) -> tuple[str, str | None]:
+    """The base model, and its base_model_config: from the flags, else as the adapter was trained."""
+    if BASE_MODEL.value:
+        return BASE_MODEL.value, BASE_MODEL_CONFIG.value
+    if not config.get("base_model"):
+        raise PeaError(f"{ADAPTER.value}: its config.json names no base_model; give --base_model")
+    trained_with = config.get("training", {}).get("base_model_config", "")
+    return config["base_model"], BASE_MODEL_CONFIG.value or str(trained_with)
 
 
 def _how_to_draw(training: dict[str, Any]) -> tuple[Sampling, int, int]:

@@ -1,6 +1,7 @@
 """From a config to the frozen models, a new adapter and the task that binds them."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from pea_jax.text.encoders import TextEncoder
 from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders
 from pea_jax.text.stable_diffusion import load_conditioner
 from pea_jax.weights import load_unet, load_vae
-from pea_jax.weights.locations import locate
+from pea_jax.weights.locations import locate_base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +38,30 @@ class FrozenModels:
 
 
 def load_models(config: ConfigDict, mesh: Mesh) -> FrozenModels:
-    """All frozen models of a config, in its dtype, their parameters placed on the mesh."""
-    base, dtype = locate(config.base_model), jnp.dtype(config.dtype)
+    """All frozen models of a config, in its dtype, their parameters placed on the mesh.
+
+    Raises:
+      PeaError: one of them is missing, broken or not supported, or the UNet is made for inpainting.
+    """
+    base, dtype = locate_base(config.base_model, config.base_model_config), jnp.dtype(config.dtype)
+    where: dict[str, Any] = dict(config=base.configs, dtype=dtype, mesh=mesh)
 
     def partition(_: str, shape: tuple[int, ...]) -> PartitionSpec:
         return frozen_sharding(mesh, shape, dtype).spec
 
+    unet = load_unet(base.weights, partition=partition, **where)
+    vae = load_vae(base.weights, partition=partition, **where)
+    if unet.config.in_channels != vae.config.latent_channels:
+        raise PeaError(
+            f"{config.base_model}: its UNet takes {unet.config.in_channels} channels, not the autoencoder's "
+            f"{vae.config.latent_channels}; use the base model, the adapter then goes with its inpainting version too"
+        )
     return FrozenModels(
-        unet=load_unet(base, dtype=dtype, mesh=mesh, partition=partition),
-        vae=load_vae(base, dtype=dtype, mesh=mesh, partition=partition),
-        teacher=load_conditioner(base, dtype=dtype, mesh=mesh),
+        unet=unet,
+        vae=vae,
+        teacher=load_conditioner(base.weights, **where),
         student=load_student(config, mesh),
-        scheduler=SchedulerConfig.from_pretrained(base),
+        scheduler=SchedulerConfig.from_pretrained(base.configs),
     )
 
 

@@ -1,9 +1,10 @@
-"""Text conditioning to pictures, as diffusers' `StableDiffusionXLPipeline` draws them."""
+"""Text conditioning to pictures, as diffusers' pipelines for Stable Diffusion XL and its relatives draw them."""
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,18 @@ from jax.sharding import Mesh
 from pea_jax import mesh as meshes
 from pea_jax.adapter import AdapterDims
 from pea_jax.errors import PeaError
+from pea_jax.models.controlnet import ControlNet
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
+from pea_jax.sampling.denoiser import Denoiser, Inputs, denoise
+from pea_jax.sampling.guides import Guides, inpainting_channels
 from pea_jax.sampling.noise_schedule import SchedulerConfig
 from pea_jax.sampling.schedulers import Sampler, make_sampler
 from pea_jax.text.conditioner import Conditioning
-from pea_jax.weights import load_unet, load_vae
+from pea_jax.weights import load_controlnet, load_unet, load_vae
+from pea_jax.weights.locations import locate_base
+
+TEXT_ONLY = Guides()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +42,27 @@ class Sampling:
 
 
 class TextToImage:
-    """Draws pictures with a frozen UNet and autoencoder; one compilation a batch shape and number of steps."""
+    """Draws pictures with a frozen UNet and autoencoder; one compilation a batch shape and number of steps.
 
-    def __init__(self, unet: UNet2DCondition, vae: AutoencoderKL, scheduler: SchedulerConfig, mesh: Mesh | None = None):
-        self._unet_config = unet.config
-        self._unet, self._unet_params = nnx.split(unet)
-        self._vae, self._vae_params = nnx.split(vae)
+    With a ControlNet, or with a UNet made for inpainting, each drawing takes `Guides`.
+
+    Raises:
+      PeaError: the networks do not fit one another, or the UNet takes what is not known here.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DCondition,
+        vae: AutoencoderKL,
+        scheduler: SchedulerConfig,
+        mesh: Mesh | None = None,
+        controlnet: ControlNet | None = None,
+    ):
+        self._denoiser = Denoiser(unet, vae.config.latent_channels, controlnet)
+        self._vae, vae_params = nnx.split(vae)
+        self._params = self._denoiser.params, vae_params
         self._scheduler, self._mesh = scheduler, mesh
-        self.latent_channels, self.scaling_factor = unet.config.in_channels, vae.config.scaling_factor
+        self.latent_channels = vae.config.latent_channels
         self.downscale = 2 ** (len(vae.config.block_out_channels) - 1)
         # Whole on every device, as only such an array can be fetched where a mesh spans several processes.
         whole = None if mesh is None else meshes.replicated(mesh)
@@ -50,15 +70,34 @@ class TextToImage:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | pathlib.Path, dtype: jax.typing.DTypeLike = jnp.float32, mesh: Mesh | None = None
+        cls,
+        folder: str | pathlib.Path,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+        mesh: Mesh | None = None,
+        *,
+        config: str | pathlib.Path | None = None,
+        controlnet: str | pathlib.Path | None = None,
     ) -> "TextToImage":
-        """From the folder of a diffusers pipeline.
+        """From a diffusers folder, OWNER/NAME on the Hugging Face Hub, or a checkpoint in one file.
+
+        Args:
+          folder: of a pipeline.
+          dtype, mesh: as for `load_unet`.
+          config: for a checkpoint in one file, the diffusers folder of its base model.
+          controlnet: the folder of a ControlNet.
 
         Raises:
           PeaError: a part is missing, broken or not supported.
         """
-        scheduler = SchedulerConfig.from_pretrained(folder)
-        return cls(load_unet(folder, dtype=dtype, mesh=mesh), load_vae(folder, dtype=dtype, mesh=mesh), scheduler, mesh)
+        base = locate_base(folder, config)
+        where: dict[str, Any] = dict(dtype=dtype, mesh=mesh)
+        return cls(
+            load_unet(base.weights, config=base.configs, **where),
+            load_vae(base.weights, config=base.configs, **where),
+            SchedulerConfig.from_pretrained(base.configs),
+            mesh,
+            None if controlnet is None else load_controlnet(controlnet, **where),
+        )
 
     def check(self, dims: AdapterDims, name: str) -> None:
         """Refuse an adapter that was made for another base model.
@@ -68,7 +107,7 @@ class TextToImage:
         Raises:
           PeaError: its widths are not those of the UNet.
         """
-        config = self._unet_config
+        config = self._denoiser.config
         wanted: list[int | None] = [config.prompt_embed_dim]
         found: list[int | None] = [dims.output_dim]
         if config.addition_embed_type is not None:
@@ -88,6 +127,7 @@ class TextToImage:
         height: int,
         width: int,
         indices: Sequence[int] | None = None,
+        guides: Guides = TEXT_ONLY,
     ) -> np.ndarray:
         """Pictures `[N, height, width, 3]` uint8 of N conditionings.
 
@@ -97,9 +137,11 @@ class TextToImage:
           sampling: steps, guidance, seed.
           height, width: in pixels, multiples of the autoencoder's downscaling.
           indices: which noise each picture starts from; by default 0 to N - 1.
+          guides: what is repainted, what the ControlNet is shown.
 
         Raises:
-          PeaError: a size or a number does not fit, or the scheduler is not supported (see `make_sampler`).
+          PeaError: a size or a number does not fit, the networks need other guides than these, or the scheduler is not
+            supported (see `make_sampler`).
         """
         count = conditioning.prompt_embeds.shape[0]
         indices = range(count) if indices is None else indices
@@ -107,13 +149,14 @@ class TextToImage:
             raise PeaError(f"{len(indices)} indices of noise for {count} pictures; give one for each")
         noise = noise_for(sampling.seed, indices, (*self.latent_size(height, width), self.latent_channels))
         negative = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), negative)
+        guides = guides.rows(count, height, width)
         size = min(sampling.batch_size, _rounded_up(count, self._devices))
         size = _rounded_up(size, self._devices)
         pieces = []
         for start in range(0, count, size):
             piece = functools.partial(_piece, start=start, size=size)
-            batch = jax.tree.map(piece, (conditioning, negative, noise))
-            pieces.append(self.generate_from(*batch, sampling=sampling, height=height, width=width))
+            *batch, guide = jax.tree.map(piece, (conditioning, negative, noise, guides))
+            pieces.append(self.generate_from(*batch, sampling=sampling, height=height, width=width, guides=guide))
         return np.concatenate(pieces)[:count]
 
     def generate_from(
@@ -125,15 +168,17 @@ class TextToImage:
         sampling: Sampling,
         height: int,
         width: int,
+        guides: Guides = TEXT_ONLY,
     ) -> np.ndarray:
         """One batch from given standard-normal `noise` `[B, h, w, c]`; otherwise as `generate`."""
+        self._denoiser.check(guides)
         sampler = make_sampler(sampling.scheduler, self._scheduler, sampling.steps)
-        arrays = conditioning, negative, noise
+        arrays = conditioning, negative, noise, guides.rows(noise.shape[0], height, width)
         if self._mesh is not None:
             arrays = jax.device_put(arrays, meshes.batch_sharding(self._mesh))
         time_ids = jnp.asarray([height, width, 0, 0, height, width], jnp.float32)
         pictures = self._draw(
-            (self._unet_params, self._vae_params),
+            self._params,
             sampler,
             *arrays,
             time_ids,
@@ -158,11 +203,12 @@ class TextToImage:
 
     def _draw_batch(
         self,
-        params: tuple[nnx.State, nnx.State],
+        params: tuple[Any, nnx.State],
         sampler: Sampler,
         conditioning: Conditioning,
         negative: Conditioning,
         noise: Array,
+        guides: Guides,
         time_ids: Array,
         guidance_scale: Array,
         *,
@@ -170,33 +216,21 @@ class TextToImage:
     ) -> Array:
         if self._mesh is not None:
             params = meshes.gather(params, self._mesh)
-        unet, vae = nnx.merge(self._unet, params[0]), nnx.merge(self._vae, params[1])
-        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), negative, conditioning) if guided else conditioning
-        call = functools.partial(
-            unet,
-            prompt_embeds=both.prompt_embeds,
-            text_embeds=both.pooled_prompt_embeds,
-            time_ids=jnp.broadcast_to(time_ids, (both.prompt_embeds.shape[0], 6)),
-            encoder_attention_mask=both.attention_mask,
-        )
-
-        def predict(sample: Array, timestep: Array) -> Array:
-            sample = jnp.concatenate([sample, sample]) if guided else sample
-            prediction = call(sample, jnp.broadcast_to(timestep, sample.shape[:1]))[0].astype(jnp.float32)
-            if not guided:
-                return prediction
-            unconditional, conditional = jnp.split(prediction, 2)
-            return unconditional + guidance_scale * (conditional - unconditional)
-
-        def step(carry, i):
-            sample, previous = carry
-            output = predict(sampler.scale_model_input(sample, i), jnp.asarray(sampler.timesteps)[i])
-            return sampler.step(output, i, sample, previous), None
-
-        start = (noise * sampler.init_noise_sigma, jnp.zeros_like(noise))
-        (latents, _), _ = jax.lax.scan(step, start, jnp.arange(sampler.num_steps))
-        pixels = vae.decode(latents / self.scaling_factor).astype(jnp.float32)
+        vae = nnx.merge(self._vae, params[1])
+        inputs = _inputs(vae, conditioning, guides, jnp.broadcast_to(time_ids, (noise.shape[0], 6)))
+        if guided:
+            predict = self._denoiser.bind_guided(params[0], inputs, negative, guidance_scale)
+        else:
+            predict = self._denoiser.bind(params[0], inputs)
+        latents = denoise(predict, sampler, noise)
+        pixels = vae.decode(latents / vae.config.scaling_factor).astype(jnp.float32)
         return jnp.round(jnp.clip(pixels / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
+
+
+def _inputs(vae: AutoencoderKL, conditioning: Conditioning, guides: Guides, time_ids: Array) -> Inputs:
+    inpainting = None if guides.image is None else inpainting_channels(vae, guides.image, guides.mask_image)
+    control = None if guides.control_image is None else guides.control_image.astype(jnp.float32) / 255
+    return Inputs(conditioning, time_ids, inpainting, control, guides.controlnet_conditioning_scale)
 
 
 def noise_for(seed: int, indices: Sequence[int] | np.ndarray, shape: tuple[int, ...]) -> Array:

@@ -97,23 +97,26 @@ class StableDiffusionXLConditioner(Conditioner):
         folder: str | pathlib.Path,
         dtype: jax.typing.DTypeLike = jnp.float32,
         mesh: jax.sharding.Mesh | None = None,
+        config: str | pathlib.Path | None = None,
     ) -> "StableDiffusionXLConditioner":
         """From the folder of a diffusers pipeline: `tokenizer`, `tokenizer_2`, `text_encoder`, `text_encoder_2`.
+
+        With `config`, the diffusers folder of its base model, from a checkpoint in one file.
 
         Raises:
           PeaError: if one is missing or broken, or they do not agree on the number of tokens.
         """
-        folder = pathlib.Path(folder)
-        tokenizers = load_tokenizer(folder / "tokenizer"), load_tokenizer(folder / "tokenizer_2")
-        first = load_clip_text(folder, "text_encoder", dtype=dtype, mesh=mesh)
-        second = load_clip_text(folder, "text_encoder_2", dtype=dtype, mesh=mesh)
+        configs = pathlib.Path(config or folder)
+        tokenizers = load_tokenizer(configs / "tokenizer"), load_tokenizer(configs / "tokenizer_2")
+        first = load_clip_text(folder, "text_encoder", dtype=dtype, mesh=mesh, config=config)
+        second = load_clip_text(folder, "text_encoder_2", dtype=dtype, mesh=mesh, config=config)
         if second.text_projection is None:
-            raise PeaError(f"{folder / 'text_encoder_2'}: must be a CLIPTextModelWithProjection")
+            raise PeaError(f"{configs / 'text_encoder_2'}: must be a CLIPTextModelWithProjection")
         positions = [encoder.config.max_position_embeddings for encoder in (first, second)]
         lengths = {tokenizer.model_max_length or min(positions) for tokenizer in tokenizers}
         if len(lengths) > 1 or max(lengths) > min(positions):
             raise PeaError(
-                f"{folder}: the tokenizers' model_max_length {sorted(lengths)} must be one number, "
+                f"{configs}: the tokenizers' model_max_length {sorted(lengths)} must be one number, "
                 f"at most the encoders' max_position_embeddings {positions}"
             )
         return cls(tokenizers, (first, second), lengths.pop(), mesh)

@@ -43,15 +43,15 @@ class StableDiffusionConditioner(Conditioner):
         folder: str | pathlib.Path,
         dtype: jax.typing.DTypeLike = jnp.float32,
         mesh: jax.sharding.Mesh | None = None,
+        config: str | pathlib.Path | None = None,
     ) -> "StableDiffusionConditioner":
-        """From the folder of a diffusers pipeline: `tokenizer`, `text_encoder`.
+        """From the folder of a diffusers pipeline: `tokenizer`, `text_encoder`; `config` as for `load_conditioner`.
 
         Raises:
           PeaError: if one is missing or broken, or the tokenizer makes more tokens than the encoder takes.
         """
-        folder = pathlib.Path(folder)
-        tokenizer = load_tokenizer(folder / "tokenizer")
-        text_encoder = load_clip_text(folder, "text_encoder", dtype=dtype, mesh=mesh)
+        tokenizer = load_tokenizer(pathlib.Path(config or folder) / "tokenizer")
+        text_encoder = load_clip_text(folder, "text_encoder", dtype=dtype, mesh=mesh, config=config)
         longest = text_encoder.config.max_length
         context_length = tokenizer.model_max_length or longest
         if context_length > longest:
@@ -75,22 +75,29 @@ def load_conditioner(
     folder: str | pathlib.Path,
     dtype: jax.typing.DTypeLike = jnp.float32,
     mesh: jax.sharding.Mesh | None = None,
+    config: str | pathlib.Path | None = None,
 ) -> StableDiffusionConditioner | StableDiffusionXLConditioner:
     """The English conditioner of a diffusers folder, by what its `model_index.json` lists, or by its subfolders.
+
+    Args:
+      folder: the diffusers folder, or a checkpoint in one file.
+      dtype, mesh: as for `load_clip_text`.
+      config: for a checkpoint in one file, the diffusers folder with its configs and tokenizers.
 
     Raises:
       PeaError: the text encoders are not those of Stable Diffusion 1.x, 2.x or XL, or one is missing or broken.
     """
-    folder = pathlib.Path(folder)
-    parts = _text_encoders(folder)
+    parts = _text_encoders(pathlib.Path(config or folder))
     if odd := {name: kind for name, kind in parts.items() if kind not in (*CLIP_CLASSES, None)}:
-        raise PeaError(f"{folder}: {next(iter(odd))} is a {next(iter(odd.values()))}, not a {CLIP_CLASSES[0]}")
+        raise PeaError(
+            f"{config or folder}: {next(iter(odd))} is a {next(iter(odd.values()))}, not a {CLIP_CLASSES[0]}"
+        )
     if list(parts) == ["text_encoder"]:
-        return StableDiffusionConditioner.from_pretrained(folder, dtype, mesh)
+        return StableDiffusionConditioner.from_pretrained(folder, dtype, mesh, config)
     if list(parts) == ["text_encoder", "text_encoder_2"]:
-        return StableDiffusionXLConditioner.from_pretrained(folder, dtype, mesh)
+        return StableDiffusionXLConditioner.from_pretrained(folder, dtype, mesh, config)
     raise PeaError(
-        f"{folder}: has {', '.join(parts) or 'no text encoder'}; Stable Diffusion 1 and 2 have text_encoder, "
+        f"{config or folder}: has {', '.join(parts) or 'no text encoder'}; Stable Diffusion 1 and 2 have text_encoder, "
         "Stable Diffusion XL text_encoder and text_encoder_2"
     )
 

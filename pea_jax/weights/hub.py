@@ -24,12 +24,13 @@ WEIGHTS = (
 )
 
 
-def snapshot(repo_id: str, subfolder: str = "") -> pathlib.Path:
+def snapshot(repo_id: str, subfolder: str = "", *, with_weights: bool = True) -> pathlib.Path:
     """The folder of a Hub model in the cache, after download of what is not there yet.
 
     Args:
       repo_id: OWNER/NAME.
       subfolder: the only folder of a pipeline that is needed; by default all that pea_jax reads.
+      with_weights: whether the weights are needed.
 
     Raises:
       PeaError: huggingface_hub is not installed; or the model is not in the cache and cannot be had from the Hub,
@@ -37,15 +38,15 @@ def snapshot(repo_id: str, subfolder: str = "") -> pathlib.Path:
     """
     hub = _huggingface_hub(repo_id)
     try:
-        files = needed_files(hub.HfApi().list_repo_files(repo_id), subfolder)
+        files = needed_files(hub.HfApi().list_repo_files(repo_id), subfolder, with_weights)
         return pathlib.Path(hub.snapshot_download(repo_id, allow_patterns=files))
     except Exception as error:  # no network is one of many exceptions, of two HTTP libraries
         if (path := _cached(hub, repo_id, subfolder)) is not None:
             return path
-        raise PeaError(f"{repo_id!r}: {_reason(error)}; {_advice(repo_id, subfolder)}") from error
+        raise PeaError(f"{repo_id!r}: {_reason(error)}; {_advice(repo_id, subfolder, with_weights)}") from error
 
 
-def needed_files(files: Iterable[str], subfolder: str = "") -> list[str]:
+def needed_files(files: Iterable[str], subfolder: str = "", with_weights: bool = True) -> list[str]:
     """Of a repository's files: configs and tokenizers, and the weights in one format and one precision a folder."""
     files = list(files)
     if subfolder:
@@ -56,7 +57,9 @@ def needed_files(files: Iterable[str], subfolder: str = "") -> list[str]:
     for folder in folders:
         names = [file.removeprefix(folder).lstrip("/") for file in files if file.rpartition("/")[0] == folder]
         result += [f"{folder}/{name}".lstrip("/") for name in names if name.endswith(TEXT_SUFFIXES)]
-        if folder or len(folders) == 1:  # beside the folders of a pipeline lie single-file copies of it
+        if with_weights and (
+            folder or len(folders) == 1
+        ):  # beside the folders of a pipeline lie single-file copies of it
             result += [f"{folder}/{name}".lstrip("/") for name in _weights(names)]
     return result
 
@@ -91,8 +94,9 @@ def _reason(error: Exception) -> str:
     return f"neither a folder here nor in the cache, and the Hugging Face Hub cannot be reached ({kind})"
 
 
-def _advice(repo_id: str, subfolder: str) -> str:
-    patterns = [f"{subfolder}/*"] if subfolder else ["*.json", "*.txt", "*.model", "*.safetensors"]
+def _advice(repo_id: str, subfolder: str, with_weights: bool) -> str:
+    patterns = ["*.json", "*.txt", "*.model", *(["*.safetensors"] if with_weights else [])]
+    patterns = [f"{subfolder}/*"] if subfolder else patterns
     command = " ".join([f"hf download {repo_id}", *(f'--include "{pattern}"' for pattern in patterns)])
     return f"download it where there is a network with `{command}`, or give the path of a folder that holds it"
 

@@ -1,6 +1,7 @@
 """Where a model that a config or an adapter names lies on this machine."""
 
 import pathlib
+from typing import NamedTuple
 
 from pea_jax.errors import PeaError
 from pea_jax.weights import hub
@@ -8,12 +9,47 @@ from pea_jax.weights import hub
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def locate(name: str | pathlib.Path, subfolder: str = "") -> pathlib.Path:
+class BaseModel(NamedTuple):
+    """Where a base model lies: `weights` in a diffusers folder or in one file; `configs`, the tokenizers and the
+    scheduler in a folder, the same one unless `weights` is a file."""
+
+    weights: pathlib.Path
+    configs: pathlib.Path
+
+
+def locate_base(name: str | pathlib.Path, config: str | pathlib.Path | None = None) -> BaseModel:
+    """A base model, in a folder or in one file.
+
+    Args:
+      name: as for `locate`.
+      config: where the configs, tokenizers and scheduler of a checkpoint in one file are: a diffusers folder, or
+        OWNER/NAME on the Hub, of which the weights are not downloaded. Empty or None for a folder.
+
+    Raises:
+      PeaError: one of the two is not to be found, or `config` is missing, or has nothing to add.
+    """
+    weights = locate(name)
+    if not weights.is_file():
+        if config:
+            raise PeaError(f"{name}: a folder, with configs of its own; leave base_model_config ({config}) empty")
+        return BaseModel(weights, weights)
+    if not config:
+        raise PeaError(
+            f"{name}: a checkpoint in one file holds neither tokenizers nor scheduler; set base_model_config to a "
+            "diffusers folder or Hub id of its base model, e.g. stabilityai/stable-diffusion-xl-base-1.0"
+        )
+    if (configs := locate(config, with_weights=False)).is_file():
+        raise PeaError(f"base_model_config={config}: a file; it must be a diffusers folder or Hub id")
+    return BaseModel(weights, configs)
+
+
+def locate(name: str | pathlib.Path, subfolder: str = "", *, with_weights: bool = True) -> pathlib.Path:
     """A model's folder or file: as the user wrote it, within the project's own tree (`assets/...`), or on the Hub.
 
     Args:
       name: a path, or OWNER/NAME of a model on the Hugging Face Hub, which is downloaded into its cache.
       subfolder: what is to be downloaded if not all of a pipeline; not part of the result.
+      with_weights: whether the weights are downloaded, or configs and tokenizers alone.
 
     Raises:
       PeaError: it is in none of the three places.
@@ -23,7 +59,7 @@ def locate(name: str | pathlib.Path, subfolder: str = "") -> pathlib.Path:
         if text and path.exists():
             return path
     if hub.REPO_ID.fullmatch(text):
-        return hub.snapshot(text, subfolder)
+        return hub.snapshot(text, subfolder, with_weights=with_weights)
     raise PeaError(
         f"{text!r}: no such model folder; give the path of a folder in diffusers or transformers layout, "
         "or OWNER/NAME of a model on the Hugging Face Hub"

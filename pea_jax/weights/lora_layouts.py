@@ -156,6 +156,6 @@ def _diffusers(path: pathlib.Path) -> tuple[Any, Any]:
         from diffusers.utils import state_dict_utils
     except ImportError as error:
         raise PeaError(
-            f"{path}: a LoRA, whose names diffusers translates: run `pip install diffusers torch`"
+            f'{path}: a LoRA, whose names diffusers translates: run `pip install "pea_jax[torch,transformers]"`'
         ) from error
     return lora_conversion_utils, state_dict_utils

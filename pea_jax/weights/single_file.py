@@ -119,7 +119,7 @@ def _diffusers(path: pathlib.Path) -> Any:
         from diffusers.loaders import single_file_utils
     except ImportError as error:
         raise PeaError(
-            f"{path}: a checkpoint in one file, whose names diffusers translates: run `pip install diffusers torch`, "
-            "or save it as a diffusers folder"
+            f"{path}: a checkpoint in one file, whose names diffusers translates: run "
+            '`pip install "pea_jax[torch,transformers]"`, or save it as a diffusers folder'
         ) from error
     return single_file_utils

@@ -25,8 +25,9 @@ def main(folder: str, out: str) -> None:
     for mesh in (None, meshes.make_mesh(data=2, fsdp=2)):
         pipeline = TextToImage.from_pretrained(folder, mesh=mesh)
         if mesh is not None:
-            pipeline._unet_params = meshes.shard_frozen(pipeline._unet_params, mesh)
-            leaves = jax.tree.leaves(pipeline._unet_params)
+            denoiser, vae = pipeline._params
+            pipeline._params = meshes.shard_frozen(denoiser, mesh), vae
+            leaves = jax.tree.leaves(pipeline._params[0])
             assert any(not leaf.sharding.is_fully_replicated for leaf in leaves), "the UNet is not split"
         sampling = Sampling(steps=2, guidance_scale=2.0, batch_size=4)
         pictures.append(pipeline.generate(prompts, empty, sampling, height=16, width=16))
