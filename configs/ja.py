@@ -9,7 +9,7 @@ lies in another model's repository.
 The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors): batches of 240 on 24 GPUs,
 about 1,600 GPU-hours. Training data are webdataset shards of pictures with `caption_ja`, or `caption_en` and
 `caption_ja`: any you have, or translated pairs of LAION (laion2B-multi-joined-translated-to-en).
-To download:
+To download (for `sd15` stable-diffusion-v1-5/stable-diffusion-v1-5 in place of the first):
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
     hf download rinna/japanese-cloob-vit-b-16 --local-dir models/japanese-cloob-vit-b-16

@@ -9,7 +9,7 @@ The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its
 about 1,600 GPU-hours; Korean took them 1.6 million samples. Training data are webdataset shards of pictures with
 `caption_ko`, or `caption_en` and `caption_ko`: any you have, or translated pairs of LAION
 (laion2B-multi-joined-translated-to-en).
-To download:
+To download (for `sd15` stable-diffusion-v1-5/stable-diffusion-v1-5 in place of the first):
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
     hf download Bingsu/clip-vit-large-patch14-ko

@@ -9,7 +9,7 @@ The text encoder is that of ruCLIP (arXiv 2202.10784), ViT-L/14 at 336 pixels: 7
 The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors): batches of 240 on 24 GPUs,
 about 1,600 GPU-hours. Training data are webdataset shards of pictures with `caption_ru`, or `caption_en` and
 `caption_ru`: any you have, or translated pairs of LAION (laion2B-multi-joined-translated-to-en).
-To download:
+To download (for `sd15` stable-diffusion-v1-5/stable-diffusion-v1-5 in place of the first):
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
     hf download ai-forever/ruclip-vit-large-patch14-336

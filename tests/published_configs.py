@@ -1,8 +1,17 @@
 """The `config.json` of the base models, autoencoders and ControlNets that people have, and small ones of their shape.
 
-Facts of the published files; paths, versions and what only a pipeline reads are left out. Where the file itself was
-not at hand its values follow from what others say of the model: the layers of SSD-1B and Segmind-Vega from the tables
-by which ComfyUI recognises them, Kolors' widths from its text encoder, ChatGLM3.
+Facts of the published files; paths, versions and what only a pipeline reads are left out. What they were checked with:
+
+| config | source |
+|---|---|
+| SDXL base, inpainting 0.1, fp16-fix VAE, ControlNets | copies of the files in public code, field by field |
+| SDXL-Turbo, Playground v2, SD 1.5, SD 2.1; ControlNet SDXL canny, SD 1.5 canny | files saved from them, on the Hub |
+| SSD-1B | layers: ComfyUI's table of models (comfy/model_detection.py), and the file of a relative on the Hub |
+| Segmind-Vega | layers: the same table |
+| Kolors | sizes: ComfyUI-Kolors-MZ, which loads the published file |
+
+Nowhere seen, and so unverified: of SSD-1B, Segmind-Vega and Kolors what is neither layers nor sizes (taken from SDXL),
+the numbers of parameters, `sd-1.5-inpainting`, `sd-1.5-shuffle` but for its `global_pool_conditions`, `sd-2.1-canny`.
 """
 
 import inspect
@@ -101,6 +110,7 @@ UNETS: dict[str, Config] = {
         "use_ema_warmup": False,
     },
     "playground-v2": SDXL | {"attention_type": "default", "dropout": 0.0},
+    # ComfyUI: transformer_depth 0 0 2 2 4 4, transformer_depth_output (from the end) 4 4 10 2 1 1 0 0 0, middle -1.
     "ssd-1b": SDXL_TURBO
     | {
         "mid_block_type": "UNetMidBlock2D",
@@ -108,6 +118,7 @@ UNETS: dict[str, Config] = {
         "sample_size": 128,
         "transformer_layers_per_block": [[1], [2, 2], [4, 4]],
     },
+    # ComfyUI: transformer_depth 0 0 1 1 2 2, transformer_depth_output 2 2 2 1 1 1 0 0 0, middle -1.
     "segmind-vega": SDXL_TURBO
     | {
         "mid_block_type": "UNetMidBlock2D",
@@ -115,6 +126,7 @@ UNETS: dict[str, Config] = {
         "sample_size": 128,
         "transformer_layers_per_block": [[1], [1, 1], [2, 2]],
     },
+    # encoder_hid_proj 4096 -> 2048, adm_in_channels 5632 = 4096 + 6 * 256; depths as SDXL.
     "kolors": SDXL_TURBO
     | {
         "encoder_hid_dim": 4096,

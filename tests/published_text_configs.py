@@ -1,6 +1,9 @@
 """What the published `config.json` of full-size text encoders say of their shape, and how many parameters that makes.
 
-Facts of the published files; what shapes nothing (dropout, token ids, versions) is left out.
+Facts of the published files; what shapes nothing (dropout, token ids, versions) is left out. CLIP ViT-L was checked
+with copies of its file on the Hub. ruCLIP (tests/weights/test_openai_clip.py) has its names, its fields and its 77
+tokens from the published code (ai-forever/ru-clip), the 768 numbers of a ViT-L/14's embedding from the table in
+open-metric-learning; the width of its hidden states, OpenAI's own for ViT-L/14, is nowhere stated, and so unverified.
 """
 
 from typing import Any

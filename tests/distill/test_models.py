@@ -1,41 +1,34 @@
 """From a config to the frozen models: Stable Diffusion 1.5, and text encoders side by side."""
 
+import copy
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
+from flax import nnx
 
 from pea_jax import config as configs
 from pea_jax import mesh as meshes
 from pea_jax.data import WebDatasetSource, cached_example, parallel_captions
 from pea_jax.distill import models
 from pea_jax.distill.cache import records
+from pea_jax.errors import PeaError
 from tests import language_clips as clips
-from tests.tiny_text_models import CONTEXT, VOCABULARY, clip_tokenizer, random_bert, random_clip
+from tests import tiny_sd15
+from tests.tiny_sd15 import WIDTH
+from tests.tiny_text_models import CONTEXT, random_bert
 from tests.torch_oracle import quick_jit
-
-WIDTH = 16
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> configs.ConfigDict:
     """A tiny Stable Diffusion 1.5: one text encoder, nothing pooled; two BERTs of 24 and 32 for the new language."""
     base, first, second = (tmp_path_factory.mktemp(name) for name in ("base", "first", "second"))
-    text = dict(vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=20, num_hidden_layers=1)
-    random_clip(
-        with_projection=False, **text, num_attention_heads=2, max_position_embeddings=CONTEXT, eos_token_id=2
-    ).save_pretrained(base / "text_encoder")
-    clip_tokenizer().save_pretrained(base / "tokenizer")
-    UNet2DConditionModel(
-        sample_size=4, block_out_channels=(4, 8), layers_per_block=1, cross_attention_dim=WIDTH, attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=2,
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    ).save_pretrained(base / "unet")  # fmt: skip
-    AutoencoderKL(block_out_channels=(4,), latent_channels=4, norm_num_groups=2).save_pretrained(base / "vae")
-    DPMSolverMultistepScheduler(beta_schedule="scaled_linear").save_pretrained(base / "scheduler")
+    tiny_sd15.save(base)
     for folder, width in ((first, 24), (second, 32)):
         size = clips.save_cased_tokenizer(folder)
         random_bert(**clips.SMALL | {"hidden_size": width}, vocab_size=size).save_pretrained(folder)
@@ -73,6 +66,37 @@ def test_a_step_has_a_gradient(config: configs.ConfigDict, frozen: models.Frozen
     (loss, terms), gradient = step(state.params, trees, batch, jax.random.key(0))
     assert np.isfinite(loss) and float(terms["features"]) > 0
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_base_model_in_one_file(config: configs.ConfigDict, frozen: models.FrozenModels, tmp_path: pathlib.Path):
+    """With the configs and tokenizers of the folder it is the folder's equal; alone it is refused."""
+    tuned = copy.deepcopy(config)
+    tuned.base_model, tuned.base_model_config = str(tmp_path / "tuned.safetensors"), config.base_model
+    tiny_sd15.save_in_one_file(pathlib.Path(config.base_model), tmp_path / "tuned.safetensors")
+    found = models.load_models(tuned, meshes.make_mesh())
+    for name in ("unet", "vae"):
+        assert_same(nnx.state(getattr(found, name)), nnx.state(getattr(frozen, name)))
+    assert_same(found.teacher.encode(["red apple"]), frozen.teacher.encode(["red apple"]))
+    assert found.scheduler == frozen.scheduler
+    tuned.base_model_config = ""
+    with pytest.raises(PeaError, match="neither tokenizers nor scheduler; set base_model_config to a diffusers folder"):
+        models.load_models(tuned, meshes.make_mesh())
+
+
+def assert_same(ours, theirs) -> None:
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_an_inpainting_unet_cannot_be_the_base(config: configs.ConfigDict, tmp_path: pathlib.Path):
+    other = copy.deepcopy(config)
+    other.base_model = str(tmp_path)
+    for part in pathlib.Path(config.base_model).iterdir():
+        if part.name != "unet":
+            (tmp_path / part.name).symlink_to(part)
+    unet = UNet2DConditionModel.load_config(config.base_model, subfolder="unet")
+    UNet2DConditionModel.from_config(unet, in_channels=9).save_pretrained(tmp_path / "unet")
+    with pytest.raises(PeaError, match="its UNet takes 9 channels, not the autoencoder's 4; use the base model"):
+        models.load_models(other, meshes.make_mesh())
 
 
 def test_cache_holds_nothing_pooled(frozen: models.FrozenModels):

@@ -149,6 +149,15 @@ def test_online_only_the_needed_files_are_asked_for(cache, monkeypatch):
     assert asked == {"someone/model": needed_files(SDXL, "vae")}
 
 
+def test_for_configs_alone_no_weights_are_asked_for(cache):
+    files = needed_files(SDXL, with_weights=False)
+    assert {"unet/config.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"} <= set(files)
+    assert not [name for name in files if name.endswith((".safetensors", ".bin", ".msgpack"))]
+    with pytest.raises(PeaError) as error:
+        locate("someone/model", with_weights=False)
+    assert '--include "*.json"' in str(error.value) and "safetensors" not in str(error.value)
+
+
 def test_without_the_package(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "pip install huggingface_hub" in refusal("someone/model")

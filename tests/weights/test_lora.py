@@ -3,6 +3,8 @@
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -323,3 +325,16 @@ def test_the_wrong_network(unet, layers, tmp_path):
         merge_lora(ours("unet", unet), path, component="text_encoder")
     with pytest.raises(PeaError, match="component='vae' must be one of"):
         merge_lora(ours("unet", unet), path, component="vae")
+
+
+@pytest.mark.parametrize("missing", ["torch", "diffusers"])
+def test_without_the_packages_that_translate(layers, tmp_path, missing):
+    """Their absence names the extra that brings both."""
+    path = tmp_path / "lora.safetensors"
+    save_file(kohya(layers), path)
+    script = (
+        f"import pathlib, sys; sys.modules[{missing!r}] = None; from pea_jax.weights.lora_layouts import read_layers\n"
+        f"try: read_layers(pathlib.Path({str(path)!r}), 'unet', 2)\nexcept Exception as error: print(error)"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert 'pip install "pea_jax[torch,transformers]"' in shown and str(path) in shown and shown.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -191,6 +192,12 @@ def test_what_is_wrong_with_a_file_is_said(published, tmp_path):
     stranger = "model.diffusion_model.input_blocks.0.1.stranger"
     save_file({**unet_names(UNet2DConditionModel.from_pretrained(folder / "unet")), stranger: torch.ones(1)}, other)
     assert f"1 tensors of its unet are not known ({stranger})" in refusal(load_unet, other, config=folder)
+
+
+def test_without_the_packages_that_translate(published, monkeypatch):
+    folder, path, _ = published
+    monkeypatch.setitem(sys.modules, "diffusers.loaders", None)
+    assert 'pip install "pea_jax[torch,transformers]"' in refusal(load_unet, path, config=folder)
 
 
 def test_configs_of_the_base_models_are_the_published_ones():
