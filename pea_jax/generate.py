@@ -2,7 +2,9 @@
 
     python -m pea_jax.generate --adapter runs/ru-emoji/adapter --prompt "красное яблоко" --out apple.png
 
-Several --prompt give one labelled grid.
+Several --prompt give one labelled grid. A fine-tune of the base model that is shared as one file:
+
+    ... --base_model tuned.safetensors --base_model_config stabilityai/stable-diffusion-xl-base-1.0
 """
 
 import pathlib

@@ -30,7 +30,6 @@ TESTED_BY = {
     "distill/pictures.py": "test_train.py",
     "evaluate.py": "test_train.py",
     "export.py": "test_train.py",
-    "generate.py": "test_train.py",
     "distill/latents.py": "distill/test_task.py",
     "distill/losses.py": "distill/test_task.py",
     "mesh.py": "distill/test_step.py",
