@@ -75,10 +75,9 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x, kernel = x.astype(self.dtype), self.kernel.astype(self.dtype)
-        before, after = self.padding
-        height, width = ((size + before + after - 3) // self.stride + 1 for size in x.shape[1:3])
+        height, width = ((size + sum(self.padding) - 3) // self.stride + 1 for size in x.shape[1:3])
         if max(height, width) <= 2:
-            y = _convolve_to_few_pixels(x, kernel, height, width, self.stride, before)
+            y = _convolve_to_few_pixels(x, kernel, height, width, self.stride, self.padding)
         else:
             y = jax.lax.conv_general_dilated(
                 x,
@@ -91,29 +90,18 @@ class Conv(nnx.Module):
 
 
 def _convolve_to_few_pixels(
-    x: jax.Array, kernel: jax.Array, height: int, width: int, stride: int, padding: int
+    x: jax.Array, kernel: jax.Array, height: int, width: int, stride: int, padding: tuple[int, int]
 ) -> jax.Array:
-    """The 3x3 convolution to `height` x `width` pixels, one matrix product a pixel.
+    """The 3x3 convolution to `height` x `width` pixels, as a product of their neighbourhoods with the whole kernel.
 
     Where a picture is smaller than its kernel (in the gradient also where a strided one becomes so), XLA exchanges the
     two, and that convolution its CPU backend runs 40 times as slowly.
     """
-
-    def pixel(i: int, j: int) -> jax.Array:
-        (rows, kernel_rows), (columns, kernel_columns) = (
-            _overlap(index * stride - padding, size) for index, size in zip((i, j), x.shape[1:3], strict=True)
-        )
-        window = kernel[kernel_rows, kernel_columns].reshape(-1, kernel.shape[-1])
-        return x[:, rows, columns].reshape(len(x), -1) @ window
-
-    pixels = [pixel(i, j) for i in range(height) for j in range(width)]
-    return jnp.stack(pixels, axis=1).reshape(len(x), height, width, -1)
-
-
-def _overlap(start: int, size: int) -> tuple[slice, slice]:
-    """The part of a picture's axis that a kernel of 3 at `start` covers, and the part of the kernel that covers it."""
-    first, last = max(start, 0), min(start + 3, size)
-    return slice(first, last), slice(first - start, last - start)
+    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+    rows, columns = (stride * (size - 1) + 1 for size in (height, width))
+    shifted = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(3) for j in range(3)]
+    neighbourhoods = jnp.concatenate(shifted, axis=-1).reshape(len(x) * height * width, -1)
+    return (neighbourhoods @ kernel.reshape(-1, kernel.shape[-1])).reshape(len(x), height, width, -1)
 
 
 class GroupNorm(nnx.Module):
