@@ -46,7 +46,6 @@ TESTED_BY = {
     "weights/model_files.py": "weights/test_diffusers.py",
     "weights/single_file_configs.py": "weights/test_single_file.py",
     "weights/quantised.py": "weights/test_transformers.py",
-    "weights/safetensors_files.py": "weights/test_torch_names.py",
     "weights/t5.py": "models/test_t5.py",
 }
 

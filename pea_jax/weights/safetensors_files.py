@@ -1,5 +1,7 @@
 """Tensors of a safetensors file, read only when and as far as they are asked for."""
 
+import json
+import math
 import pathlib
 from typing import Any
 
@@ -24,15 +26,22 @@ DTYPES = {
 
 
 class StoredTensor:
-    """A tensor that is still in its file; indexing reads that part of it."""
+    """A tensor that is still in its file; indexing reads the rows of it that are asked for."""
 
-    def __init__(self, slices: Any):
-        self._slices = slices
-        self.shape = tuple(slices.get_shape())
-        self.dtype = np.dtype(DTYPES.get(slices.get_dtype(), np.void))
+    def __init__(self, path: pathlib.Path, offset: int, shape: tuple[int, ...], dtype: np.dtype):
+        self.shape, self.dtype = shape, dtype
+        self._path, self._offset = path, offset
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        return self._slices[index]
+        first, *rest = index or (slice(None),)
+        start, stop, step = first.indices(self.shape[0] if self.shape else 1)
+        if step != 1:
+            return self[(slice(None), *rest)][first]
+        count, row = max(stop - start, 0), self.shape[1:]
+        size = math.prod(row) * self.dtype.itemsize
+        data = np.fromfile(self._path, np.uint8, count * size, offset=self._offset + start * size)
+        values = data.view(self.dtype).reshape((count, *row) if self.shape else ())
+        return values[(slice(None), *rest)] if rest else values
 
 
 def open_safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:
@@ -44,8 +53,19 @@ def open_safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:
     if not path.is_file():
         raise PeaError(f"{path}: no such file")
     try:
-        # Read, not mapped: pages of a mapped file count as memory of the process until all is loaded.
-        file = safe_open(path, framework="numpy", backend="pread")
-        return {name: StoredTensor(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        # Only to check the header: its slices read the whole tensor each time, or map the file, and pages of a mapped
+        # file count as memory of the process.
+        safe_open(path, framework="numpy", backend="pread")
     except (SafetensorError, OSError) as error:
         raise PeaError(f"{path}: not a complete safetensors file ({error}); copy or download it again") from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entries = json.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    return {name: _stored(path, 8 + length, entry) for name, entry in entries.items()}
+
+
+def _stored(path: pathlib.Path, data_start: int, entry: dict[str, Any]) -> StoredTensor:
+    start, _ = entry["data_offsets"]
+    dtype = np.dtype(DTYPES.get(entry["dtype"], np.void))
+    return StoredTensor(path, data_start + start, tuple(entry["shape"]), dtype)

@@ -11,13 +11,19 @@ class Part:
     def __init__(self, base: StoredArray, index: tuple[slice | int, ...]):
         full = index + (slice(None),) * (len(base.shape) - len(index))
         self._base, self.dtype = base, base.dtype
-        self._index = tuple(slice(i, i + 1) if isinstance(i, int) else i for i in full)
+        self._index = full
         self.shape = tuple(
             len(range(*i.indices(size))) for i, size in zip(full, base.shape, strict=True) if isinstance(i, slice)
         )
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        return self._base[self._index].reshape(self.shape)[index]
+        asked = iter(index)
+        ranges = [
+            range(size)[i : i + 1] if isinstance(i, int) else range(size)[i][next(asked)]
+            for i, size in zip(self._index, self._base.shape, strict=True)
+        ]
+        values = self._base[tuple(slice(r.start, r.stop, r.step) for r in ranges)]
+        return values.reshape([len(r) for i, r in zip(self._index, ranges, strict=True) if isinstance(i, slice)])
 
 
 class Transposed:

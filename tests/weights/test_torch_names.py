@@ -85,6 +85,16 @@ def test_cast_to_the_dtype_of_the_model(tensors):
     np.testing.assert_array_equal(model.norm.scale[...], tensors["norm.weight"].astype(jnp.bfloat16))
 
 
+@pytest.mark.parametrize("stored", [np.float32, np.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+def test_more_rows_than_are_read_at_a_time(stored, dtype):
+    """NumPy's cast is the truth; the range holds numbers that are subnormal or too large for half precision."""
+    weight = (10.0 ** np.random.default_rng(0).uniform(-9, 6, (300, 5))).astype(stored)
+    model = nnx.eval_shape(lambda: layers.linear(5, 300, use_bias=False, dtype=dtype, param_dtype=dtype))
+    model = fill(model, {"weight": weight}, source="test")
+    np.testing.assert_array_equal(model.kernel[...], weight.astype(dtype).T)
+
+
 def test_later_changes_of_the_source_do_not_reach_the_model(tensors):
     model = fill(abstract(), tensors, source="test")
     before = {name: value.copy() for name, value in to_torch_names(model).items()}

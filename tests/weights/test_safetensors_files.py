@@ -1,0 +1,46 @@
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from pea_jax.weights import safetensors_files
+from pea_jax.weights.safetensors_files import open_safetensors
+
+ARRAYS = {
+    "matrix": np.arange(60, dtype=np.float16).reshape(12, 5),
+    "kernel": np.arange(48, dtype=np.float32).reshape(4, 3, 2, 2),
+    "bias": np.arange(7).astype(ml_dtypes.bfloat16),
+    "scale": np.array(3.5, np.float32),
+    "nothing": np.zeros((0, 3), np.float32),
+}
+ALL = slice(None)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    save_file(ARRAYS, tmp_path / "model.safetensors", {"format": "pt"})
+    return open_safetensors(tmp_path / "model.safetensors")
+
+
+def test_shapes_dtypes_and_values(stored):
+    assert stored.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert (stored[name].shape, stored[name].dtype) == (array.shape, array.dtype)
+        np.testing.assert_array_equal(stored[name][(ALL,) * array.ndim], array)
+
+
+@pytest.mark.parametrize("index", [(slice(3, 9),), (slice(2, 4), slice(1, 3)), (ALL, slice(4)), (slice(9, 1, -3), ALL)])
+def test_parts_are_numpys(stored, index):
+    np.testing.assert_array_equal(stored["matrix"][index], ARRAYS["matrix"][index])
+
+
+def test_only_the_rows_asked_for_are_read(stored, monkeypatch):
+    read, fromfile = [], np.fromfile
+
+    def counted(*args, **kwargs):
+        read.append(fromfile(*args, **kwargs))
+        return read[-1]
+
+    monkeypatch.setattr(safetensors_files.np, "fromfile", counted)
+    np.testing.assert_array_equal(stored["kernel"][1:3, :, :1], ARRAYS["kernel"][1:3, :, :1])
+    assert [part.nbytes for part in read] == [ARRAYS["kernel"][1:3].nbytes]
