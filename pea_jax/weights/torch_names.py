@@ -10,10 +10,7 @@ Modules are named after the PyTorch checkpoint, so only the last part of a path 
 | anything else | the same | as it is |
 """
 
-import math
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -29,9 +26,6 @@ PartitionRule = Callable[[str, tuple[int, ...]], PartitionSpec]
 
 # For each number of axes of a kernel: the PyTorch axis that becomes each of ours.
 KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}
-ROWS = 128  # of a tensor, read at a time
-READERS = 8  # threads
-ALIGNMENT = 64  # bytes; that of XLA's own arrays
 
 
 class StoredArray(Protocol):
@@ -92,14 +86,10 @@ def fill(
     if problems := _problems({torch_name(path): (path, variable) for path, variable in flat_state}, tensors):
         advice = "check that config.json and weights belong together"
         raise PeaError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}; {advice}")
-
-    def placed(entry: tuple[Any, Any]) -> jax.Array:
-        path, variable = entry
-        return _place(tensors[torch_name(path)], path, variable, _sharding(path, variable.shape, mesh, partition))
-
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        arrays = list(pool.map(placed, flat_state))
-    filled = [(path, variable.replace(array)) for (path, variable), array in zip(flat_state, arrays, strict=True)]
+    filled = []
+    for path, variable in flat_state:
+        sharding = _sharding(path, variable.shape, mesh, partition)
+        filled.append((path, variable.replace(_place(tensors[torch_name(path)], path, variable, sharding))))
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
@@ -143,32 +133,9 @@ def _place(tensor: StoredArray, path: tuple[Any, ...], variable: Any, sharding: 
     axes = torch_axes(path, variable.ndim)
 
     def read(index: Any) -> np.ndarray:
-        return _read(tensor, tuple(index[axis] for axis in np.argsort(axes)), axes, variable.dtype)
+        torch_index = tuple(index[axis] for axis in np.argsort(axes))
+        values = tensor[torch_index].transpose(axes)
+        # JAX transposes while it copies, but with a contiguous array of the caller's it might share memory.
+        return values.astype(variable.dtype, copy=values.flags.c_contiguous)
 
     return jax.make_array_from_callback(variable.shape, sharding, read)
-
-
-def _read(tensor: StoredArray, index: tuple[slice, ...], axes: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """`tensor[index]`, its axes permuted, in memory that JAX's CPU backend takes over without a copy.
-
-    Cast and transposed some rows at a time, while the processor's cache still holds them.
-    """
-    shape = tuple(len(range(*part.indices(size))) for part, size in zip(index, tensor.shape, strict=True))
-    result = _aligned(tuple(shape[axis] for axis in axes), dtype)
-    if not shape:
-        result[...] = tensor[index]
-        return result
-    in_torch_layout = result.transpose(np.argsort(axes))
-    rows = range(*index[0].indices(tensor.shape[0]))
-    for start in range(0, len(rows), ROWS):
-        part = rows[start : start + ROWS]
-        values = tensor[(slice(part.start, part.stop, part.step), *index[1:])]
-        in_torch_layout[start : start + ROWS] = values.astype(dtype, copy=False)
-    return result
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer = np.empty(size + ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % ALIGNMENT
-    return buffer[start : start + size].view(dtype).reshape(shape)
