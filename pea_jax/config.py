@@ -3,6 +3,7 @@
 A field may be overridden on the command line: `--config.optimizer.learning_rate=3e-4`.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -16,6 +17,13 @@ from pea_jax.errors import PeaError
 # (width, height), about 0.4 megapixels each; a picture goes to the nearest aspect.
 SDXL_BUCKETS = (
     (448, 896), (448, 832), (512, 768), (576, 704), (640, 640), (704, 576), (768, 512), (832, 448), (896, 448),
+)  # fmt: skip
+
+# Fields that must be at least 1.
+COUNTS = (
+    "batch_size", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep", "text_encoder.context_length",
+    "data.caption_variants", "adapter.hidden_dim", "adapter.num_layers",
+    "sample.every", "sample.steps", "evaluation.steps", "evaluation.batch_size",
 )  # fmt: skip
 
 
@@ -138,6 +146,18 @@ def choose(preset: str, presets: dict[str, Callable[[], ConfigDict]]) -> ConfigD
 def _text_encoder(names: str, context_length: int) -> ConfigDict:
     hidden_state = placeholder(int)  # empty: the one that the encoder's architecture is read at
     return ConfigDict(dict(id=names, context_length=context_length, prefix="", hidden_state=hidden_state))
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse counts below 1, at which a run could only stop later.
+
+    Raises:
+      PeaError: naming the field.
+    """
+    for name in COUNTS:
+        value = functools.reduce(lambda fields, part: fields[part], name.split("."), config)
+        if value < 1:
+            raise PeaError(f"config.{name}={value}: must be at least 1")
 
 
 def of_run(workdir: pathlib.Path) -> ConfigDict | None:

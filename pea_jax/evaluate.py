@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from pea_jax import command
+from pea_jax import config as configs
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, read_config
 from pea_jax.distill import data, models
@@ -30,6 +31,7 @@ def main() -> None:
     if ADAPTER.value is None or CONFIG.value is None or OUT.value is None:
         raise PeaError("--adapter, --config and --out are all needed")
     config, out = CONFIG.value, pathlib.Path(OUT.value)
+    configs.check(config)
     command.check_file("--out", out)
     folders = {"adapter": ADAPTER.value} | dict(_named(text) for text in COMPARE.value)
     for folder in folders.values():

@@ -19,7 +19,7 @@ from pea_jax import adapter_folder, command
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, is_complete
 from pea_jax.checkpoint import Checkpoints, saved_steps
-from pea_jax.config import differences, of_run
+from pea_jax.config import check, differences, of_run
 from pea_jax.distill import data, models
 from pea_jax.distill.pictures import Pictures, sample_prompts
 from pea_jax.distill.step import TrainState, make_train_step
@@ -34,6 +34,7 @@ def main() -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise PeaError("--config and --workdir are both needed, e.g. --config configs/ru.py:emoji --workdir runs/ru")
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
+    check(config)
     command.check_folder("--workdir", workdir)
     saved = of_run(workdir)
     if saved is not None and (changed := differences(_fields(saved), _fields(config))):

@@ -80,6 +80,8 @@ def _files(place: pathlib.Path) -> dict[pathlib.Path, bytes | None]:
         ({"base_model": "no/such/model"}, "'no/such/model': no such model folder"),
         ({"data.cached": False, "batch_size": 5000}, "lower batch_size"),
         ({"language": "xx"}, "no text in field caption_xx"),
+        ({"checkpoint.every": 0}, "config.checkpoint.every=0: must be at least 1"),
+        ({"batch_size": 0}, "config.batch_size=0: must be at least 1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
