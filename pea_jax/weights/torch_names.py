@@ -10,7 +10,11 @@ Modules are named after the PyTorch checkpoint, so only the last part of a path 
 | anything else | the same | as it is |
 """
 
-from collections.abc import Callable, Mapping
+import collections
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -22,7 +26,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pea_jax.errors import PeaError
 
 Model = TypeVar("Model", bound=nnx.Module)
+Result = TypeVar("Result")
 PartitionRule = Callable[[str, tuple[int, ...]], PartitionSpec]
+
+READERS = min(4, os.cpu_count() or 1)  # threads that read parameters and hand them to the devices
 
 # For each number of axes of a kernel: the PyTorch axis that becomes each of ours.
 KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}
@@ -86,11 +93,29 @@ def fill(
     if problems := _problems({torch_name(path): (path, variable) for path, variable in flat_state}, tensors):
         advice = "check that config.json and weights belong together"
         raise PeaError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}; {advice}")
-    filled = []
-    for path, variable in flat_state:
-        sharding = _sharding(path, variable.shape, mesh, partition)
-        filled.append((path, variable.replace(_place(tensors[torch_name(path)], path, variable, sharding))))
+    arrays = _in_order(
+        functools.partial(
+            _place, tensors[torch_name(path)], path, variable, _sharding(path, variable.shape, mesh, partition)
+        )
+        for path, variable in flat_state
+    )
+    # Cast here rather than in the threads, so that all processes of a pod run it in the same order.
+    filled = [
+        (path, variable.replace(array.astype(variable.dtype)))
+        for (path, variable), array in zip(flat_state, arrays, strict=True)
+    ]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def _in_order(calls: Iterable[Callable[[], Result]]) -> Iterator[Result]:
+    """The results of `calls`, which run in a few threads and never far ahead of what was taken: memory is bounded."""
+    with ThreadPoolExecutor(READERS) as pool:
+        running: collections.deque[Future[Result]] = collections.deque()
+        for call in calls:
+            running.append(pool.submit(call))
+            if len(running) > READERS:
+                yield running.popleft().result()
+        yield from (future.result() for future in running)
 
 
 def _problems(expected: dict[str, tuple[Any, Any]], tensors: Mapping[str, StoredArray]) -> list[str]:
@@ -129,13 +154,15 @@ def _sharding(
 
 
 def _place(tensor: StoredArray, path: tuple[Any, ...], variable: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """Reads only the parts of `tensor` that the devices of this process hold."""
+    """Reads only the parts of `tensor` that the devices of this process hold; wider dtypes are left to cast."""
     axes = torch_axes(path, variable.ndim)
+    narrows = variable.dtype.itemsize < tensor.dtype.itemsize
 
     def read(index: Any) -> np.ndarray:
-        torch_index = tuple(index[axis] for axis in np.argsort(axes))
-        values = tensor[torch_index].transpose(axes)
-        # JAX transposes while it copies, but with a contiguous array of the caller's it might share memory.
-        return values.astype(variable.dtype, copy=values.flags.c_contiguous)
+        values = tensor[tuple(index[axis] for axis in np.argsort(axes))]
+        # JAX transposes while it copies, the faster the fewer bytes: what narrows is cast before, the rest after.
+        values = (values.astype(variable.dtype) if narrows else values).transpose(axes)
+        shared = values.flags.c_contiguous and values.dtype == variable.dtype  # JAX might keep the memory of the caller
+        return values.copy() if shared else values
 
     return jax.make_array_from_callback(variable.shape, sharding, read)
