@@ -111,7 +111,7 @@ def emoji(language: str) -> ConfigDict:
     config.data.train = "assets/emoji/emoji-train-{00000..00001}.tar"
     config.data.validation = "assets/emoji/emoji-val-00000.tar"
     config.data.caption_variants = 3
-    config.data.english_variants = 3
+    config.data.english_variants = 1
     config.linear_start = 64
     config.data.buckets = ((64, 64),)
     config.data.cached = True
@@ -123,11 +123,11 @@ def emoji(language: str) -> ConfigDict:
     config.optimizer.warmup_steps = 30
     config.ema_decay = 0.99
     config.batch_size = 32
-    config.num_steps = 1200
+    config.num_steps = 1000
     config.dtype = "float32"
-    config.checkpoint.every = 400
+    config.checkpoint.every = 500
     config.log_every = 10
-    config.sample = dict(every=400, count=8, steps=12, guidance_scale=3.0, seed=0)
+    config.sample = dict(every=500, count=8, steps=12, guidance_scale=3.0, seed=0)
     config.evaluation = dict(steps=12, guidance_scale=3.0, seed=0, batch_size=64, seen=300)
     return config
 
