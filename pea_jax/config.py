@@ -31,7 +31,7 @@ def base(language: str) -> ConfigDict:
     """The published recipe of PEA-Diffusion on Stable Diffusion XL; a preset says which models and which data."""
     return ConfigDict(
         dict(
-            language=language,  # field names of the data: caption_<language>, keywords_<language>
+            language=language,  # of the captions
             base_model="",  # a diffusers folder or a Hub id: UNet, VAE, English text encoders, scheduler
             base_model_config="",  # for a base_model in one file: the folder or Hub id it was tuned from
             text_encoder=_text_encoder("", 77),
@@ -42,7 +42,16 @@ def base(language: str) -> ConfigDict:
                 validation="",
                 caption_variants=1,  # 1: the caption; more: it with some of the keywords
                 english_variants=0,  # so many more, in English for the student too
+                # Fields of a sample's record, the first with text is taken; {language} stands for the language.
+                caption_fields=dict(
+                    native="",  # of the language's own culture, learnt from the picture; several with spaces between
+                    translated="caption_{language}",  # of a pair with English, learnt from the teacher
+                    english="caption_en",
+                    keywords="keywords_{language}",
+                ),
+                cleaning="plain",  # of captions: none, plain, chinese
                 buckets=SDXL_BUCKETS,  # (width, height)
+                time_ids="sdxl",  # order of the sizes that the UNet is told: sdxl (height first), published
                 cached=False,  # compute text states and VAE moments once, before the first step
                 cache_dir="",  # where; empty: in the work directory
                 num_threads=8,
@@ -88,6 +97,7 @@ def sdxl(language: str, text_encoder: str, *, context_length: int = 77, hidden_d
     config.base_model = "stabilityai/stable-diffusion-xl-base-1.0"
     config.text_encoder = _text_encoder(text_encoder, context_length)
     config.adapter.hidden_dim = hidden_dim
+    config.data.cleaning = "chinese" if language == "zh" else "plain"
     return config
 
 
@@ -113,6 +123,7 @@ def emoji(language: str) -> ConfigDict:
     config.data.caption_variants = 3
     config.data.english_variants = 1
     config.linear_start = 64
+    config.data.cleaning = "none"
     config.data.buckets = ((64, 64),)
     config.data.cached = True
     config.picture_size = (64, 64)

@@ -28,6 +28,7 @@ TESTED_BY = {
     "distill/judging.py": "test_train.py",
     "distill/models.py": "test_train.py",
     "distill/pictures.py": "test_train.py",
+    "distill/training_set.py": "test_train.py",
     "evaluate.py": "test_train.py",
     "export.py": "test_train.py",
     "distill/latents.py": "distill/test_task.py",

@@ -1,7 +1,7 @@
 """Bytes on disk to batches: webdataset shards or precomputed records, captions, aspect buckets, loader."""
 
 from pea_jax.data.cache import CachedSource, read_manifest, write_cache
-from pea_jax.data.captions import caption_variants, parallel_captions
+from pea_jax.data.captions import CaptionRules, Captions, caption_variants
 from pea_jax.data.concepts import Concept, read_split
 from pea_jax.data.loader import PixelExample, cached_example, make_loader, tokenize_captions
 from pea_jax.data.samples import Sample
@@ -9,6 +9,8 @@ from pea_jax.data.webdataset import WebDatasetSource
 
 __all__ = [
     "CachedSource",
+    "CaptionRules",
+    "Captions",
     "Concept",
     "PixelExample",
     "Sample",
@@ -16,7 +18,6 @@ __all__ = [
     "cached_example",
     "caption_variants",
     "make_loader",
-    "parallel_captions",
     "read_manifest",
     "read_split",
     "tokenize_captions",

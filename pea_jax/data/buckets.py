@@ -5,7 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from pea_jax.errors import PeaError
+
 Size = tuple[int, int]
+
+TIME_ID_ORDERS = ("sdxl", "published")
 
 # PEA-Diffusion, SDXL training: about 0.4 megapixels each
 SDXL: tuple[Size, ...] = (
@@ -27,19 +31,38 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
     return min(buckets, key=lambda bucket: abs(bucket[0] / bucket[1] - aspect))
 
 
-def group_by_bucket(sizes: Sequence[Size], buckets: Sequence[Size]) -> dict[Size, np.ndarray]:
-    """The numbers of the images that belong to each bucket; buckets without images are left out."""
-    nearest = [buckets.index(nearest_bucket(size, buckets)) for size in sizes]
-    rows = {bucket: np.flatnonzero(np.equal(nearest, number)) for number, bucket in enumerate(buckets)}
-    return {bucket: found for bucket, found in rows.items() if len(found)}
+def nearest_buckets(width: np.ndarray, height: np.ndarray, buckets: Sequence[Size]) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest_bucket` of many images, `width` and `height` [N].
+
+    Returns:
+      The number of each image's bucket, uint16 [N], and how far its width / height is from the bucket's, float64 [N].
+    """
+    aspect = width / height
+    nearest, error = np.zeros(len(aspect), np.uint16), np.full(len(aspect), np.inf)
+    for number, bucket in enumerate(buckets):
+        distance = np.abs(bucket[0] / bucket[1] - aspect)
+        closer = distance < error
+        nearest[closer], error[closer] = number, distance[closer]
+    return nearest, error
 
 
-def resize_and_crop(image: Image.Image, bucket: Size, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def group_by_bucket(rows: np.ndarray, nearest: np.ndarray, buckets: Sequence[Size]) -> dict[Size, np.ndarray]:
+    """Those of `rows` that belong to each bucket, in order; buckets without images are left out.
+
+    Args:
+      rows: [M] integers, the images that are used.
+      nearest: [N], the number of each image's bucket.
+      buckets: (width, height).
+    """
+    groups = {bucket: rows[nearest[rows] == number] for number, bucket in enumerate(buckets)}
+    return {bucket: found for bucket, found in groups.items() if len(found)}
+
+
+def resize_and_crop(image: Image.Image, bucket: Size, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int]]:
     """Resizes (bilinear) to cover the bucket, and cuts the bucket out at a random place.
 
     Returns:
-      uint8 [H, W, 3] and SDXL's `add_time_ids`, float32 [6]: original height and width, top and left of the crop in
-      the resized image, target height and width.
+      uint8 [H, W, 3], and top and left of the crop in the resized image.
     """
     width, height = bucket
     scale = max(width / image.width, height / image.height)
@@ -47,5 +70,24 @@ def resize_and_crop(image: Image.Image, bucket: Size, rng: np.random.Generator) 
     resized = image if covering == image.size else image.resize(covering, Image.Resampling.BILINEAR)
     left = int(rng.integers(resized.width - width + 1))
     top = int(rng.integers(resized.height - height + 1))
-    pixels = np.asarray(resized.crop((left, top, left + width, top + height)))
-    return pixels, np.array([image.height, image.width, top, left, height, width], np.float32)
+    return np.asarray(resized.crop((left, top, left + width, top + height))), (top, left)
+
+
+def add_time_ids(original: Size, top_left: tuple[int, int], target: Size, order: str = "sdxl") -> np.ndarray:
+    """What the UNet is told of `original_size`, `crops_coords_top_left` and `target_size`, float32 [6].
+
+    Args:
+      original: width and height of the image before it was resized.
+      top_left: of the crop.
+      target: width and height of the bucket.
+      order: "sdxl" as SDXL was trained, height before width; "published" as PEA-Diffusion gives them
+        (utils/custom_dataset_sdxl.py), width before height. The crop is top before left in both.
+
+    Raises:
+      PeaError: there is no such order.
+    """
+    if order not in TIME_ID_ORDERS:
+        raise PeaError(f"config.data.time_ids={order!r}: not known; choose from {', '.join(TIME_ID_ORDERS)}")
+    if order == "sdxl":
+        original, target = original[::-1], target[::-1]
+    return np.array([*original, *top_left, *target], np.float32)

@@ -1,10 +1,122 @@
-"""The texts that one picture is asked for with: its name, and its name with some of its keywords."""
+"""The texts that one picture is asked for with: which field of the record they come from, and with which keywords."""
 
+import dataclasses
+import enum
 import hashlib
+from typing import Any, NamedTuple
 
 from pea_jax.data.samples import Sample
+from pea_jax.data.text_cleaning import cleaning
+from pea_jax.errors import PeaError
 
 MAX_KEYWORDS = 3
+
+
+class Kind(enum.IntEnum):
+    """Where the student's caption comes from, in the order in which they are tried."""
+
+    NONE = 0
+    NATIVE = 1
+    TRANSLATED = 2
+    ENGLISH = 3
+
+
+class Chosen(NamedTuple):
+    """A sample's caption for the student; `native`: learnt from the picture, else from the teacher."""
+
+    kind: Kind
+    field: str
+    text: str
+    native: bool
+
+
+class Captions(NamedTuple):
+    """As many texts for the student as for the teacher, pair by pair; `native` as in `Chosen`."""
+
+    student: list[str]
+    teacher: list[str]
+    native: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionRules:
+    """What a record's captions are called, and what is made of them.
+
+    The first field that has text after cleaning is taken: those of `native`, of `translated`, and last the English one,
+    as published (PEA-Diffusion, utils/custom_dataset_sdxl.py). `{language}` in a name stands for the language. A sample
+    is native if its caption comes from a field of `native`, unless the record says otherwise in its field `native`; one
+    with nothing but an English caption is a parallel pair.
+
+    `cleaning` is a name in `text_cleaning.CLEANINGS`; English is cleaned as "plain", or not at all by "none".
+    `variants` captions are made in the language, and `english_variants` in English for both sides, with `seed` as in
+    `caption_variants`.
+    """
+
+    language: str
+    native: tuple[str, ...] = ()
+    translated: tuple[str, ...] = ("caption_{language}",)
+    english: str = "caption_en"
+    keywords: str = "keywords_{language}"
+    cleaning: str = "none"
+    variants: int = 1
+    english_variants: int = 0
+    seed: int = 0
+
+    def choose(self, sample: Sample) -> Chosen:
+        """The student's caption; of kind NONE, with no text, if the record has none of the fields."""
+        for kind, fields in ((Kind.NATIVE, self.native), (Kind.TRANSLATED, self.translated)):
+            for field in fields:
+                name = field.format(language=self.language)
+                if text := _text(sample.record.get(name), self.cleaning):
+                    return Chosen(kind, name, text, _flag(sample.record.get("native"), kind is Kind.NATIVE))
+        if text := self.english_text(sample):
+            return Chosen(Kind.ENGLISH, self.english, text, False)
+        return Chosen(Kind.NONE, "", "", False)
+
+    def english_text(self, sample: Sample) -> str:
+        """The teacher's caption, "" if there is none."""
+        return _text(sample.record.get(self.english), _of_english(self.cleaning))
+
+    def keywords_of(self, sample: Sample, language: str) -> list[str]:
+        """The field of keywords in that language, a list of texts; data without keywords has none."""
+        found = sample.record.get(self.keywords.format(language=language))
+        rule = _of_english(self.cleaning) if language == "en" else self.cleaning
+        return [text for word in found if (text := _text(word, rule))] if isinstance(found, list) else []
+
+    def __call__(self, sample: Sample) -> Captions:
+        """What the student and the teacher are asked: `variants` in the language, then `english_variants` in English.
+
+        A native sample without an English caption gets all of them in the language, and empty ones for the teacher.
+
+        Raises:
+          PeaError: the sample has no caption at all, or is not native and has none in English.
+        """
+        chosen, english = self.choose(sample), self.english_text(sample)
+        if not chosen.text:
+            raise self._lacks(sample, " or ".join(self.names()))
+        if not english and not chosen.native:
+            raise self._lacks(sample, self.english)
+        language = "en" if chosen.kind is Kind.ENGLISH else self.language
+        own = (chosen.text, self.keywords_of(sample, language))
+        if not english:
+            count = self.variants + self.english_variants
+            return Captions(self._make(sample, *own, count), [""] * count, True)
+        both = (english, self.keywords_of(sample, "en"))
+        shared = self._make(sample, *both, self.english_variants)
+        student, teacher = self._make(sample, *own, self.variants), self._make(sample, *both, self.variants)
+        return Captions(student + shared, teacher + shared, chosen.native)
+
+    def names(self) -> list[str]:
+        """The fields in which the student's caption is looked for, in order."""
+        return [field.format(language=self.language) for field in (*self.native, *self.translated, self.english)]
+
+    def _make(self, sample: Sample, name: str, keywords: list[str], count: int) -> list[str]:
+        return caption_variants(name, keywords, count=count, key=sample.key, seed=self.seed)
+
+    def _lacks(self, sample: Sample, fields: str) -> PeaError:
+        return PeaError(
+            f"{sample.shard}: sample {sample.key}: no text in field {fields}; add it or leave the sample out"
+        )
 
 
 def caption_variants(name: str, keywords: list[str], *, count: int, key: str, seed: int) -> list[str]:
@@ -25,24 +137,19 @@ def caption_variants(name: str, keywords: list[str], *, count: int, key: str, se
     return captions
 
 
-def parallel_captions(
-    sample: Sample, language: str, *, count: int, english: int = 0, seed: int
-) -> tuple[list[str], list[str]]:
-    """What the student and the teacher are asked: `count` variants in `language`, then `english` in English for both.
-
-    A native sample without an English caption gets `count` + `english` in `language`, and empty ones for the teacher.
-
-    Raises:
-      PeaError: the sample has no caption in `language`, or is not native and has none in English.
-    """
-    if sample.native and not sample.has_caption("en"):
-        return _variants(sample, language, count + english, seed), [""] * (count + english)
-    native, both = _variants(sample, language, count, seed), _variants(sample, "en", english, seed)
-    return native + both, _variants(sample, "en", count, seed) + both
+def _text(found: Any, rule: str) -> str:
+    if not isinstance(found, str):
+        return ""
+    text = cleaning(rule)(found)
+    return text if text.strip() else ""
 
 
-def _variants(sample: Sample, language: str, count: int, seed: int) -> list[str]:
-    return caption_variants(sample.caption(language), sample.keywords(language), count=count, key=sample.key, seed=seed)
+def _of_english(rule: str) -> str:
+    return "none" if rule == "none" else "plain"
+
+
+def _flag(found: Any, default: bool) -> bool:
+    return default if found is None else bool(found)
 
 
 def _hash(text: str) -> int:

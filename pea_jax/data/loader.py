@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
-from pea_jax.data.buckets import Size, nearest_bucket, resize_and_crop
-from pea_jax.data.captions import parallel_captions
+from pea_jax.data.buckets import Size, add_time_ids, nearest_bucket, resize_and_crop
+from pea_jax.data.captions import CaptionRules
 from pea_jax.data.samples import Sample
+from pea_jax.data.skipping import BadSamples, Skipping
 from pea_jax.errors import PeaError
 
 Example = dict[str, Any]
@@ -30,29 +31,26 @@ Tokenize = Callable[[list[str]], Any]
 class PixelExample:
     """A `Sample` to what one training step needs of it, with one of its captions drawn.
 
-    Gives "pixels" float32 [H, W, 3] in [-1, 1], "time_ids" float32 [6] (see `resize_and_crop`), "native" float32 []
-    (1: native, 0: parallel pair), and the texts "caption" and "caption_en". `seed` is the one of `caption_variants`.
+    Gives "pixels" float32 [H, W, 3] in [-1, 1], "time_ids" float32 [6] (see `add_time_ids`, with its orders), "native"
+    float32 [] (1: native, 0: parallel pair), and the texts "caption" and "caption_en".
     """
 
-    language: str
+    captions: CaptionRules
     buckets: Sequence[Size]
-    variants: int = 1
-    english_variants: int = 0
-    seed: int = 0
+    time_ids: str = "sdxl"
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Example:
-        captions, english = parallel_captions(
-            sample, self.language, count=self.variants, english=self.english_variants, seed=self.seed
-        )
-        variant = rng.integers(len(captions))
+        captions = self.captions(sample)
+        variant = rng.integers(len(captions.student))
         image = sample.rgb()
-        pixels, time_ids = resize_and_crop(image, nearest_bucket(image.size, self.buckets), rng)
+        bucket = nearest_bucket(image.size, self.buckets)
+        pixels, top_left = resize_and_crop(image, bucket, rng)
         return {
             "pixels": pixels.astype(np.float32) / 127.5 - 1,
-            "time_ids": time_ids,
-            "native": np.float32(sample.native),
-            "caption": captions[variant],
-            "caption_en": english[variant],
+            "time_ids": add_time_ids(image.size, top_left, bucket, self.time_ids),
+            "native": np.float32(captions.native),
+            "caption": captions.student[variant],
+            "caption_en": captions.teacher[variant],
         }
 
 
@@ -84,11 +82,13 @@ def make_loader(
     process_count: int = 1,
     num_threads: int = 8,
     prefetch: int = 16,
+    max_bad_rate: float = 0.0,
 ) -> grain.IterDataset:
     """This host's share of an endless stream of batches, the same for the same seed.
 
     Every epoch has another order. The order and what `example` draws depend on no number of hosts: together the hosts
-    see at step t the samples that one host alone would see. `iter(loader)` has `get_state` and `set_state`.
+    see at step t the samples that one host alone would see. `iter(loader)` has `get_state` and `set_state`. Beside what
+    `example` gives a batch has "row" and "skipped", see `Skipping`; `Batches` takes them out.
 
     Args:
       source: what `example` takes, by number.
@@ -98,6 +98,7 @@ def make_loader(
         hosts, and buckets come as often as their rows suggest. Without it all rows are of one shape.
       finish: applied to each batch, e.g. to tokenize it.
       prefetch: batches held ready.
+      max_bad_rate: share of bad samples at which reading stops, see `BadSamples`.
 
     Raises:
       PeaError: the hosts cannot share `batch_size` evenly, or a bucket cannot fill one batch.
@@ -105,9 +106,9 @@ def make_loader(
     if batch_size % process_count:
         raise PeaError(f"batch_size {batch_size}: not a multiple of the {process_count} processes")
     groups = {"the data": range(len(source))} if rows_by_bucket is None else dict(sorted(rows_by_bucket.items()))
-    share = slice(process_index, None, process_count)
+    share, bad = slice(process_index, None, process_count), BadSamples(max_bad_rate)
     streams = [
-        _stream(bucket, _Rows(source, rows), example, batch_size, seed + number, share)
+        _stream(bucket, Skipping(source, rows, example, bad), batch_size, seed + number, share)
         for number, (bucket, rows) in enumerate(groups.items())
     ]
     weights = [len(rows) // batch_size for rows in groups.values()]
@@ -116,27 +117,12 @@ def make_loader(
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch))
 
 
-def _stream(
-    bucket: Any, rows: "_Rows", example: Callable, batch_size: int, seed: int, share: slice
-) -> grain.MapDataset:
-    used = len(rows) // batch_size * batch_size  # as many on every host, else their epochs drift apart
+def _stream(bucket: Any, example: Skipping, batch_size: int, seed: int, share: slice) -> grain.MapDataset:
+    places = range(len(example.rows))
+    used = len(places) // batch_size * batch_size  # as many on every host, else their epochs drift apart
     if not used:
-        raise PeaError(f"{bucket}: {len(rows)} samples are less than one batch of {batch_size}; lower batch_size")
-    dataset = grain.MapDataset.source(rows).seed(seed).shuffle()
+        raise PeaError(f"{bucket}: {len(places)} samples are less than one batch of {batch_size}; lower batch_size")
+    dataset = grain.MapDataset.source(places).seed(seed).shuffle()
     # Drawn before the hosts divide the stream, so that what is drawn for a sample is the same on any number of hosts.
     mine = dataset.random_map(example)[:used][share]
     return mine.batch(len(range(batch_size)[share]), drop_remainder=True).repeat()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Some rows of a source."""
-
-    source: RandomAccess
-    rows: Sequence[int] | np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> Any:
-        return self.source[int(self.rows[number])]

@@ -24,26 +24,18 @@ class Sample:
         """Samples of one family show the same concept and are never divided between splits."""
         return self.record.get("family", self.key)
 
-    @property
-    def native(self) -> bool:
-        """True: text of the language's own culture, to be learnt from the image; False: a parallel English pair."""
-        return bool(self.record.get("native", False))
-
-    def has_caption(self, language: str) -> bool:
-        text = self.record.get(f"caption_{language}")
-        return isinstance(text, str) and bool(text.strip())
-
     def caption(self, language: str) -> str:
         """The field `caption_<language>`.
 
         Raises:
           PeaError: it is absent, empty or not a text.
         """
-        if not self.has_caption(language):
+        text = self.record.get(f"caption_{language}")
+        if not isinstance(text, str) or not text.strip():
             raise PeaError(
                 f"{self.shard}: sample {self.key}: no text in field caption_{language}; add it or leave the sample out"
             )
-        return self.record[f"caption_{language}"]
+        return text
 
     def keywords(self, language: str) -> list[str]:
         """The field `keywords_<language>`; data without keywords has none."""
@@ -53,11 +45,11 @@ class Sample:
         """The image, its header read and its pixels not yet.
 
         Raises:
-          PeaError: Pillow does not know this kind of file.
+          PeaError: Pillow does not know this kind of file, or its header promises an absurd number of pixels.
         """
         try:
             return Image.open(io.BytesIO(self.image))
-        except (OSError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow lets through whatever its readers stumble over
             raise self._bad_image(error) from error
 
     def rgb(self) -> Image.Image:
@@ -68,7 +60,9 @@ class Sample:
         """
         try:
             return self.open().convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+        except PeaError:
+            raise
+        except Exception as error:
             raise self._bad_image(error) from error
 
     def pixels(self) -> np.ndarray:
@@ -77,3 +71,15 @@ class Sample:
 
     def _bad_image(self, error: Exception) -> PeaError:
         return PeaError(f"{self.shard}: sample {self.key}: the image cannot be decoded ({error})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The next `count` samples of a source, kept and changed together: those of one shard, or of one table.
+
+    `stamp` is another one after a change.
+    """
+
+    path: str
+    stamp: str
+    count: int

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from pea_jax.data.samples import Sample
+from pea_jax.data import Captions, Sample
 from pea_jax.distill.models import FrozenModels
 
 CHUNK = 128  # samples encoded at a time
@@ -19,7 +19,7 @@ CHUNK = 128  # samples encoded at a time
 def records(
     models: FrozenModels,
     samples: Iterable[tuple[Sample, np.ndarray, np.ndarray]],
-    captions: Callable[[Sample], tuple[list[str], list[str]]],
+    captions: Callable[[Sample], Captions],
 ) -> Iterator[dict[str, np.ndarray]]:
     """One record a sample: V captions, M and L tokens.
 
@@ -29,14 +29,15 @@ def records(
     Args:
       models: the frozen models whose outputs are kept.
       samples: each with its pixels `[H, W, 3]` in [-1, 1] and its `time_ids`.
-      captions: gives V texts for the student and as many for the teacher, as `data.captions.parallel_captions` does.
+      captions: gives V texts for the student and as many for the teacher, as `CaptionRules` do.
     """
     graphdef, params = nnx.split(models.vae)
     encode = jax.jit(lambda params, pixels: nnx.merge(graphdef, params).encode(pixels))
     remaining = iter(samples)
     while chunk := list(itertools.islice(remaining, CHUNK)):
         texts = [captions(sample) for sample, _, _ in chunk]
-        asked, answered = (list(itertools.chain.from_iterable(side)) for side in zip(*texts, strict=True))
+        asked = list(itertools.chain.from_iterable(each.student for each in texts))
+        answered = list(itertools.chain.from_iterable(each.teacher for each in texts))
         states, _ = models.student.encode(asked)
         teacher = models.teacher.encode(answered)
         pixels = np.stack([pixels for _, pixels, _ in chunk])
@@ -45,7 +46,7 @@ def records(
             states=_by_sample(states, len(chunk)),
             prompt_embeds=_by_sample(teacher.prompt_embeds, len(chunk)),
             time_ids=np.stack([time_ids for _, _, time_ids in chunk]),
-            native=np.asarray([sample.native for sample, _, _ in chunk]),
+            native=np.asarray([each.native for each in texts]),
         )
         if teacher.pooled_prompt_embeds is not None:
             columns["pooled_prompt_embeds"] = _by_sample(teacher.pooled_prompt_embeds, len(chunk))

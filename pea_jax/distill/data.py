@@ -3,7 +3,7 @@
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,17 +14,16 @@ from ml_collections import ConfigDict
 from pea_jax.data import (
     CachedSource,
     PixelExample,
-    Sample,
     WebDatasetSource,
     cached_example,
     make_loader,
-    parallel_captions,
     tokenize_captions,
     write_cache,
 )
-from pea_jax.data.buckets import group_by_bucket, resize_and_crop
+from pea_jax.data.buckets import add_time_ids, group_by_bucket, nearest_buckets, resize_and_crop
 from pea_jax.distill import cache
 from pea_jax.distill.models import FrozenModels
+from pea_jax.distill.training_set import buckets_of, caption_rules
 from pea_jax.errors import PeaError
 from pea_jax.report import console, track
 
@@ -44,13 +43,14 @@ def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib
     if config.data.cached:
         cached = cached_source(config, models, pathlib.Path(config.data.cache_dir or workdir / "cache"))
         return iter(make_loader(cached, cached_example, **settings))
-    source, buckets = WebDatasetSource(config.data.train), _buckets(config)
-    variants = config.data.caption_variants, config.data.english_variants
-    example = PixelExample(config.language, buckets, *variants, config.seed)
+    source, buckets = WebDatasetSource(config.data.train), buckets_of(config)
+    example = PixelExample(caption_rules(config), buckets, config.data.time_ids)
     tokenize = functools.partial(tokenize_captions, student=models.student.tokenize, teacher=models.teacher.tokenize)
     rows = None
     if len(buckets) > 1:
-        rows = group_by_bucket([source[n].open().size for n in range(len(source))], buckets)
+        sizes = np.array([source[n].open().size for n in range(len(source))])
+        nearest, _ = nearest_buckets(sizes[:, 0], sizes[:, 1], buckets)
+        rows = group_by_bucket(np.arange(len(source)), nearest, buckets)
     return iter(make_loader(source, example, rows_by_bucket=rows, finish=tokenize, **settings))
 
 
@@ -58,8 +58,8 @@ def initial_states(config: ConfigDict, models: FrozenModels) -> jax.Array | None
     """Text states `[N, L, D]` that the adapter starts from: the captions of the first training samples."""
     if not config.linear_start:
         return None
-    source, captions = WebDatasetSource(config.data.train), _captions(config)
-    texts = [captions(source[n])[0] for n in range(min(config.linear_start, len(source)))]
+    source, captions = WebDatasetSource(config.data.train), caption_rules(config)
+    texts = [captions(source[n]).student for n in range(min(config.linear_start, len(source)))]
     states, _ = models.student.encode(list(itertools.chain.from_iterable(texts)))
     return states
 
@@ -81,28 +81,19 @@ def cached_source(config: ConfigDict, models: FrozenModels, folder: pathlib.Path
 def _make_cache(
     config: ConfigDict, models: FrozenModels, source: WebDatasetSource, folder: pathlib.Path, manifest: dict[str, Any]
 ) -> None:
-    if len(buckets := _buckets(config)) > 1:
+    if len(buckets := buckets_of(config)) > 1:
         raise PeaError("config.data.cached: a cache holds pictures of one bucket; give one or set it to False")
     bucket, rng = buckets[0], np.random.default_rng(config.seed)
 
     def read(number: int):
         sample = source[number]
-        pixels, time_ids = resize_and_crop(sample.rgb(), bucket, rng)
+        image = sample.rgb()
+        pixels, top_left = resize_and_crop(image, bucket, rng)
+        time_ids = add_time_ids(image.size, top_left, bucket, config.data.time_ids)
         return sample, pixels.astype(np.float32) / 127.5 - 1, time_ids
 
     samples = map(read, track(range(len(source)), "latents and text states"))
-    write_cache(str(folder), cache.records(models, samples, _captions(config)), manifest)
-
-
-def _captions(config: ConfigDict) -> Callable[[Sample], tuple[list[str], list[str]]]:
-    """What the student and the teacher are asked about a sample."""
-    return functools.partial(
-        parallel_captions,
-        language=config.language,
-        count=config.data.caption_variants,
-        english=config.data.english_variants,
-        seed=config.seed,
-    )
+    write_cache(str(folder), cache.records(models, samples, caption_rules(config)), manifest)
 
 
 def _manifest(config: ConfigDict, models: FrozenModels) -> dict[str, Any]:
@@ -112,7 +103,10 @@ def _manifest(config: ConfigDict, models: FrozenModels) -> dict[str, Any]:
         language=config.language,
         caption_variants=config.data.caption_variants,
         english_variants=config.data.english_variants,
-        buckets=[list(bucket) for bucket in _buckets(config)],
+        caption_fields=config.data.caption_fields.to_dict(),
+        cleaning=config.data.cleaning,
+        buckets=[list(bucket) for bucket in buckets_of(config)],
+        time_ids=config.data.time_ids,
         seed=config.seed,
         dtype=config.dtype,
         text_encoder={**models.student.describe(), "id": config.text_encoder.id},
@@ -122,7 +116,3 @@ def _manifest(config: ConfigDict, models: FrozenModels) -> dict[str, Any]:
             student=cache.fingerprint(models.student.params),
         ),
     )
-
-
-def _buckets(config: ConfigDict) -> list[tuple[int, int]]:
-    return [tuple(bucket) for bucket in config.data.buckets]

@@ -1,5 +1,6 @@
 """The pictures of a run: same prompts, same noise, from the teacher, the untrained and the trained adapter."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -8,8 +9,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import PEAdapter
-from pea_jax.data import Sample, WebDatasetSource, parallel_captions
+from pea_jax.data import Sample, WebDatasetSource
 from pea_jax.distill.models import FrozenModels
+from pea_jax.distill.training_set import caption_rules
 from pea_jax.grids import save_grid
 from pea_jax.report import Report
 from pea_jax.sampling.pipeline import Sampling, TextToImage
@@ -66,8 +68,8 @@ def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
     """
     held_out = _first(config.data.validation, config.sample.count // 2) if config.data.validation else []
     samples = _first(config.data.train, config.sample.count - len(held_out)) + held_out
-    captions = [parallel_captions(sample, config.language, count=1, seed=config.seed) for sample in samples]
-    return [(native, english) for (native,), (english,) in captions]
+    rules = dataclasses.replace(caption_rules(config), variants=1, english_variants=0)
+    return [(captions.student[0], captions.teacher[0]) for captions in map(rules, samples)]
 
 
 def _first(patterns: str, count: int) -> list[Sample]:

@@ -1,6 +1,7 @@
 import pytest
 
-from pea_jax.data import Sample, caption_variants, parallel_captions
+from pea_jax.data import CaptionRules, Sample, caption_variants
+from pea_jax.data.captions import Kind
 from pea_jax.errors import PeaError
 
 WORDS = ["зрелое", "красное", "Яблоко", "фрукт", "еда", "сад"]
@@ -54,29 +55,79 @@ def test_without_keywords_there_is_the_name():
     assert caption_variants("яблоко", [], count=1, key="a", seed=0) == ["яблоко"]
 
 
+def sample(**record) -> Sample:
+    return Sample("a.tar", "1", b"", record)
+
+
+PAIR = dict(caption_ru="щи", caption_en="cabbage soup", keywords_en=["soup"])
+
+
 def test_parallel_captions():
-    record = {"caption_ru": "щи", "caption_en": "cabbage soup", "keywords_en": ["soup"]}
-    pair = parallel_captions(Sample("a.tar", "1", b"", record), "ru", count=2, seed=0)
-    assert pair == (["щи", "щи"], ["cabbage soup", "cabbage soup, soup"])
+    made = CaptionRules("ru", variants=2)(sample(**PAIR))
+    assert made == (["щи", "щи"], ["cabbage soup", "cabbage soup, soup"], False)
 
 
 def test_english_variants_are_english_on_both_sides():
-    record = {"caption_ru": "щи", "caption_en": "cabbage soup", "keywords_en": ["soup"]}
-    pair = parallel_captions(Sample("a.tar", "1", b"", record), "ru", count=1, english=2, seed=0)
-    assert pair == (
-        ["щи", "cabbage soup", "cabbage soup, soup"],
-        ["cabbage soup", "cabbage soup", "cabbage soup, soup"],
-    )
-    native = parallel_captions(
-        Sample("a.tar", "1", b"", {"caption_ru": "щи", "native": True}), "ru", count=1, english=1, seed=0
-    )
-    assert native == (["щи", "щи"], ["", ""])
+    made = CaptionRules("ru", english_variants=2)(sample(**PAIR))
+    assert made.student == ["щи", "cabbage soup", "cabbage soup, soup"]
+    assert made.teacher == ["cabbage soup", "cabbage soup", "cabbage soup, soup"]
+    native = CaptionRules("ru", english_variants=1)(sample(caption_ru="щи", native=True))
+    assert native == (["щи", "щи"], ["", ""], True)
 
 
 def test_native_sample_needs_no_english():
-    record = {"caption_ru": "щи", "native": True}
-    assert parallel_captions(Sample("a.tar", "1", b"", record), "ru", count=2, seed=0) == (["щи", "щи"], ["", ""])
+    rules = CaptionRules("ru", variants=2)
+    assert rules(sample(caption_ru="щи", native=True)) == (["щи", "щи"], ["", ""], True)
     with pytest.raises(PeaError, match=r"a\.tar: sample 1: no text in field caption_en"):
-        parallel_captions(Sample("a.tar", "1", b"", {"caption_ru": "щи"}), "ru", count=2, seed=0)
-    with pytest.raises(PeaError, match=r"a\.tar: sample 1: no text in field caption_it"):
-        parallel_captions(Sample("a.tar", "1", b"", record), "it", count=2, seed=0)
+        rules(sample(caption_ru="щи"))
+    with pytest.raises(PeaError, match=r"a\.tar: sample 1: no text in field caption_it or caption_en"):
+        CaptionRules("it")(sample(caption_ru="щи", native=True))
+
+
+FIELDS = CaptionRules("ru", native=("text", "alt_{language}"), translated=("to_{language}", "mt"), english="text_en")
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "field", "native"),
+    [
+        (dict(text="a", alt_ru="b", to_ru="c", mt="d", text_en="e"), Kind.NATIVE, "text", True),
+        (dict(text=" ", alt_ru="b", to_ru="c", mt="d", text_en="e"), Kind.NATIVE, "alt_ru", True),
+        (dict(text=None, to_ru="c", mt="d", text_en="e"), Kind.TRANSLATED, "to_ru", False),
+        (dict(to_ru=5, mt="d", text_en="e"), Kind.TRANSLATED, "mt", False),
+        (dict(to_it="c", text_en="e"), Kind.ENGLISH, "text_en", False),
+        (dict(caption_ru="c", caption_en="e"), Kind.NONE, "", False),
+        (dict(text="a", text_en="e", native=False), Kind.NATIVE, "text", False),
+        (dict(mt="d", native=1), Kind.TRANSLATED, "mt", True),
+        (dict(text_en="e", native=True), Kind.ENGLISH, "text_en", False),
+    ],
+)
+def test_the_published_order(record, kind, field, native):
+    """Native, translated, English; the record's own flag is stronger than the field."""
+    chosen = FIELDS.choose(sample(**record))
+    assert (chosen.kind, chosen.field, chosen.native) == (kind, field, native)
+    assert chosen.text == record.get(field, "")
+
+
+def test_with_english_alone_both_sides_are_asked_in_english():
+    """With the keywords of English, and as a parallel pair."""
+    made = CaptionRules("ru", variants=2)(sample(caption_en="soup", keywords_en=["hot"], keywords_ru=["суп"]))
+    assert made == (["soup", "soup, hot"], ["soup", "soup, hot"], False)
+
+
+def test_fields_and_keywords_are_cleaned():
+    record = sample(
+        caption_ru="щи &amp;\n каша ", keywords_ru=["суп\u200b", " ", 3], caption_en="soup&nbsp;", keywords_en=None
+    )
+    assert CaptionRules("ru", cleaning="plain", variants=2)(record) == (
+        ["щи & каша", "щи & каша, суп"],
+        ["soup"] * 2,
+        False,
+    )
+    assert CaptionRules("ru")(record).student == ["щи &amp;\n каша "]
+
+
+def test_a_caption_that_cleaning_empties_is_none():
+    """As published: a Chinese field without a Chinese character is passed over."""
+    rules = CaptionRules("zh", native=("caption_ori",), cleaning="chinese")
+    chosen = rules.choose(sample(caption_ori="buy now 50%", caption_zh="蘋果 pie", caption_en="apple pie"))
+    assert chosen == (Kind.TRANSLATED, "caption_zh", "苹果", False)

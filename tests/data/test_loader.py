@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pea_jax.data import CachedSource, PixelExample, WebDatasetSource, write_cache
+from pea_jax.data import CachedSource, CaptionRules, PixelExample, WebDatasetSource, write_cache
 from pea_jax.data.loader import cached_example, make_loader, tokenize_captions
 from pea_jax.errors import PeaError
 
@@ -131,7 +131,12 @@ def test_batches_of_pictures(shard):
     """A picture's red channel, its captions and its numbers tell of the same sample."""
     finish = functools.partial(tokenize_captions, student=tokenize, teacher=tokenize)
     loader = make_loader(
-        WebDatasetSource(shard), PixelExample("ru", ((8, 8),)), batch_size=5, seed=0, finish=finish, num_threads=2
+        WebDatasetSource(shard),
+        PixelExample(CaptionRules("ru"), ((8, 8),)),
+        batch_size=5,
+        seed=0,
+        finish=finish,
+        num_threads=2,
     )
     batch = next(iter(loader))
     assert batch.keys() == {"pixels", "time_ids", "native", "student_tokens", "teacher_tokens"}
@@ -147,22 +152,24 @@ def test_batches_of_pictures(shard):
 def test_native_flag(write_shard, make_sample):
     samples = {key: make_sample(1, native=key == "b", caption_en="" if key == "b" else "apple") for key in "ab"}
     source = WebDatasetSource(write_shard("a.tar", samples))
-    batch = next(iter(make_loader(source, PixelExample("ru", ((8, 8),)), batch_size=2, seed=0)))
+    batch = next(iter(make_loader(source, PixelExample(CaptionRules("ru"), ((8, 8),)), batch_size=2, seed=0)))
     assert sorted(zip(batch["native"].tolist(), batch["caption_en"].tolist(), strict=True)) == [(0, "apple"), (1, "")]
 
 
 def test_a_bad_sample_stops_the_loader_with_its_name(write_shard, make_sample):
-    samples = {f"{number}": make_sample(number) for number in range(8)} | {"bad": make_sample(8, caption_ru="")}
+    samples = {f"{number}": make_sample(number) for number in range(8)} | {
+        "bad": make_sample(8, caption_ru="", caption_en="")
+    }
     source = WebDatasetSource(write_shard("a.tar", samples))
-    loader = make_loader(source, PixelExample("ru", ((8, 8),)), batch_size=2, seed=0, num_threads=2)
-    with pytest.raises(PeaError, match=r"a\.tar: sample bad: no text in field caption_ru"):
+    loader = make_loader(source, PixelExample(CaptionRules("ru"), ((8, 8),)), batch_size=2, seed=0, num_threads=2)
+    with pytest.raises(PeaError, match=r"a\.tar: sample bad: no text in field caption_ru or caption_en"):
         batches(loader, 8)
 
 
 def test_cached_and_decoded_samples_draw_the_same_captions(shard, tmp_path):
     """So a run from the cache sees what a run from the shards sees."""
     source, variants = WebDatasetSource(shard), 4
-    example = PixelExample("ru", ((8, 8),), variants=variants, seed=7)
+    example = PixelExample(CaptionRules("ru", variants=variants, seed=7), ((8, 8),))
 
     def record(number: int) -> dict[str, np.ndarray]:
         tenths = number + np.arange(variants, dtype=np.float32) / 10

@@ -17,7 +17,6 @@ def test_fields(sample):
     assert sample().caption("ru") == "яблоко"
     assert sample(keywords_ru=["плод"]).keywords("ru") == ["плод"] and sample().keywords("ru") == []
     assert sample().family == "fruit" and Sample("a.tar", "001", b"", {}).family == "001"
-    assert not sample().native and sample(native=True).native and not sample(native=0).native
 
 
 def test_pixels(sample):

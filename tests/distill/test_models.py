@@ -1,7 +1,6 @@
 """From a config to the frozen models: Stable Diffusion 1.5, and text encoders side by side."""
 
 import copy
-import functools
 import pathlib
 
 import jax
@@ -13,7 +12,7 @@ from flax import nnx
 
 from pea_jax import config as configs
 from pea_jax import mesh as meshes
-from pea_jax.data import WebDatasetSource, cached_example, parallel_captions
+from pea_jax.data import CaptionRules, WebDatasetSource, cached_example
 from pea_jax.distill import models
 from pea_jax.distill.cache import records
 from pea_jax.errors import PeaError
@@ -102,7 +101,7 @@ def test_an_inpainting_unet_cannot_be_the_base(config: configs.ConfigDict, tmp_p
 def test_cache_holds_nothing_pooled(frozen: models.FrozenModels):
     sample = WebDatasetSource("assets/emoji/emoji-val-00000.tar")[0]
     pixels, time_ids = np.zeros((4, 4, 3), np.float32), np.zeros(6)
-    captions = functools.partial(parallel_captions, language="zh", count=2, seed=0)
+    captions = CaptionRules("zh", variants=2)
     record = next(records(frozen, [(sample, pixels, time_ids)], captions))
     assert record["states"].shape == (2, 12, 56) and "pooled_prompt_embeds" not in record
     drawn = cached_example(record, np.random.default_rng(0))
