@@ -19,6 +19,9 @@ SDXL_BUCKETS = (
     (448, 896), (448, 832), (512, 768), (576, 704), (640, 640), (704, 576), (768, 512), (832, 448), (896, 448),
 )  # fmt: skip
 
+# How often the published training drew each.
+SDXL_BUCKET_WEIGHTS = (0.0049, 0.0068, 0.0807, 0.0723, 0.2208, 0.2068, 0.2939, 0.0924, 0.0215)
+
 # Fields that must be at least 1.
 COUNTS = (
     "batch_size", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep", "text_encoder.context_length",
@@ -50,7 +53,19 @@ def base(language: str) -> ConfigDict:
                     keywords="keywords_{language}",
                 ),
                 cleaning="plain",  # of captions: none, plain, chinese
+                # Samples that are left out, by record and image header; the scores are asked of pairs with English.
+                filters=dict(
+                    min_pixels=640 * 640,  # 0: any
+                    min_side=0,  # 0: any
+                    max_aspect_error=2.0,  # to the nearest bucket's width / height, less than that; 0: any
+                    aesthetic_field="aesthetic_score",
+                    min_aesthetic=6.0,  # 0: any
+                    watermark_field="watermark",
+                    max_watermark=0.5,  # 1: any
+                    unscored="keep",  # samples without a score: keep, drop
+                ),
                 buckets=SDXL_BUCKETS,  # (width, height)
+                bucket_weights=(),  # how often each comes, e.g. SDXL_BUCKET_WEIGHTS; (): as often as the data have it
                 time_ids="sdxl",  # order of the sizes that the UNet is told: sdxl (height first), published
                 cached=False,  # compute text states and VAE moments once, before the first step
                 cache_dir="",  # where; empty: in the work directory
@@ -106,6 +121,7 @@ def sd15(language: str, text_encoder: str, *, context_length: int = 77, hidden_d
     config = sdxl(language, text_encoder, context_length=context_length, hidden_dim=hidden_dim)
     config.base_model = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     config.data.buckets = ((512, 512),)
+    config.data.filters.update(min_pixels=0, max_aspect_error=0.0)  # published for SDXL alone
     config.batch_size = 320
     config.num_steps = 42_000
     config.picture_size = (512, 512)
@@ -124,6 +140,7 @@ def emoji(language: str) -> ConfigDict:
     config.data.english_variants = 1
     config.linear_start = 64
     config.data.cleaning = "none"
+    config.data.filters.update(min_pixels=0, max_aspect_error=0.0, min_aesthetic=0.0, max_watermark=1.0)
     config.data.buckets = ((64, 64),)
     config.data.cached = True
     config.picture_size = (64, 64)

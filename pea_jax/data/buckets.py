@@ -86,8 +86,30 @@ def add_time_ids(original: Size, top_left: tuple[int, int], target: Size, order:
     Raises:
       PeaError: there is no such order.
     """
-    if order not in TIME_ID_ORDERS:
-        raise PeaError(f"config.data.time_ids={order!r}: not known; choose from {', '.join(TIME_ID_ORDERS)}")
+    check_time_ids(order)
     if order == "sdxl":
         original, target = original[::-1], target[::-1]
     return np.array([*original, *top_left, *target], np.float32)
+
+
+def check_time_ids(order: str) -> None:
+    """Refuse an order that `add_time_ids` does not know.
+
+    Raises:
+      PeaError: naming those that it knows.
+    """
+    if order not in TIME_ID_ORDERS:
+        raise PeaError(f"config.data.time_ids={order!r}: not known; choose from {', '.join(TIME_ID_ORDERS)}")
+
+
+def check_weights(weights: Sequence[float], buckets: Sequence[Size]) -> None:
+    """Refuse bucket weights that do not go with the buckets.
+
+    Raises:
+      PeaError: not one for each bucket, one below 0, or none above it.
+    """
+    if weights and (len(weights) != len(buckets) or min(weights) < 0 or not sum(weights)):
+        raise PeaError(
+            f"config.data.bucket_weights={tuple(weights)}: must be {len(buckets)} numbers, one for each of "
+            "config.data.buckets, none below 0 and not all 0; () takes them from the data"
+        )

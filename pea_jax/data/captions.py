@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pea_jax.data.samples import Sample
 from pea_jax.data.text_cleaning import cleaning
-from pea_jax.errors import PeaError
+from pea_jax.errors import BadSample
 
 MAX_KEYWORDS = 3
 
@@ -89,7 +89,7 @@ class CaptionRules:
         A native sample without an English caption gets all of them in the language, and empty ones for the teacher.
 
         Raises:
-          PeaError: the sample has no caption at all, or is not native and has none in English.
+          BadSample: the sample has no caption at all, or is not native and has none in English.
         """
         chosen, english = self.choose(sample), self.english_text(sample)
         if not chosen.text:
@@ -113,8 +113,8 @@ class CaptionRules:
     def _make(self, sample: Sample, name: str, keywords: list[str], count: int) -> list[str]:
         return caption_variants(name, keywords, count=count, key=sample.key, seed=self.seed)
 
-    def _lacks(self, sample: Sample, fields: str) -> PeaError:
-        return PeaError(
+    def _lacks(self, sample: Sample, fields: str) -> BadSample:
+        return BadSample(
             f"{sample.shard}: sample {sample.key}: no text in field {fields}; add it or leave the sample out"
         )
 

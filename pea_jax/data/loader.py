@@ -77,6 +77,7 @@ def make_loader(
     batch_size: int,
     seed: int,
     rows_by_bucket: Mapping[Any, Sequence[int] | np.ndarray] | None = None,
+    weights: Mapping[Any, float] | None = None,
     finish: Callable[[Example], Example] | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -96,6 +97,7 @@ def make_loader(
       batch_size: over all hosts.
       rows_by_bucket: rows of the source whose examples have one shape; every batch is of one bucket, the same on all
         hosts, and buckets come as often as their rows suggest. Without it all rows are of one shape.
+      weights: how often each bucket comes, if not as its rows suggest; their sum is any.
       finish: applied to each batch, e.g. to tokenize it.
       prefetch: batches held ready.
       max_bad_rate: share of bad samples at which reading stops, see `BadSamples`.
@@ -111,8 +113,8 @@ def make_loader(
         _stream(bucket, Skipping(source, rows, example, bad), batch_size, seed + number, share)
         for number, (bucket, rows) in enumerate(groups.items())
     ]
-    weights = [len(rows) // batch_size for rows in groups.values()]
-    batches = grain.MapDataset.mix(streams, weights=weights) if len(streams) > 1 else streams[0]
+    shares = [weights[bucket] if weights else len(rows) // batch_size for bucket, rows in groups.items()]
+    batches = grain.MapDataset.mix(streams, weights=shares) if len(streams) > 1 else streams[0]
     batches = batches.map(finish) if finish else batches
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch))
 
@@ -121,7 +123,10 @@ def _stream(bucket: Any, example: Skipping, batch_size: int, seed: int, share: s
     places = range(len(example.rows))
     used = len(places) // batch_size * batch_size  # as many on every host, else their epochs drift apart
     if not used:
-        raise PeaError(f"{bucket}: {len(places)} samples are less than one batch of {batch_size}; lower batch_size")
+        raise PeaError(
+            f"bucket {bucket}: {len(places)} samples are less than one batch of {batch_size}; lower batch_size, or "
+            "take the bucket out of config.data.buckets or give it a weight of 0 in config.data.bucket_weights"
+        )
     dataset = grain.MapDataset.source(places).seed(seed).shuffle()
     # Drawn before the hosts divide the stream, so that what is drawn for a sample is the same on any number of hosts.
     mine = dataset.random_map(example)[:used][share]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pea_jax.errors import PeaError
+from pea_jax.errors import BadSample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Sample:
         """The field `caption_<language>`.
 
         Raises:
-          PeaError: it is absent, empty or not a text.
+          BadSample: it is absent, empty or not a text.
         """
         text = self.record.get(f"caption_{language}")
         if not isinstance(text, str) or not text.strip():
-            raise PeaError(
+            raise BadSample(
                 f"{self.shard}: sample {self.key}: no text in field caption_{language}; add it or leave the sample out"
             )
         return text
@@ -45,7 +45,7 @@ class Sample:
         """The image, its header read and its pixels not yet.
 
         Raises:
-          PeaError: Pillow does not know this kind of file, or its header promises an absurd number of pixels.
+          BadSample: Pillow does not know this kind of file, or its header promises an absurd number of pixels.
         """
         try:
             return Image.open(io.BytesIO(self.image))
@@ -56,11 +56,11 @@ class Sample:
         """The image, decoded.
 
         Raises:
-          PeaError: it cannot be decoded.
+          BadSample: it cannot be decoded.
         """
         try:
             return self.open().convert("RGB")
-        except PeaError:
+        except BadSample:
             raise
         except Exception as error:
             raise self._bad_image(error) from error
@@ -69,8 +69,8 @@ class Sample:
         """The image as uint8 [H, W, 3]; raises as `rgb`."""
         return np.asarray(self.rgb())
 
-    def _bad_image(self, error: Exception) -> PeaError:
-        return PeaError(f"{self.shard}: sample {self.key}: the image cannot be decoded ({error})")
+    def _bad_image(self, error: Exception) -> BadSample:
+        return BadSample(f"{self.shard}: sample {self.key}: the image cannot be decoded ({error})")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,91 @@
-"""From a config to the rules by which a sample becomes a training example."""
+"""From a config to the samples that are trained on, and the rules by which one becomes a training example."""
 
+import dataclasses
+import functools
+
+import numpy as np
 from ml_collections import ConfigDict
 
-from pea_jax.data import CaptionRules
-from pea_jax.data.buckets import Size
+from pea_jax.data import CaptionRules, WebDatasetSource
+from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
+from pea_jax.data.captions import Kind
+from pea_jax.data.filters import Filters, apply_reasons
+from pea_jax.data.survey import Bad, Source, Survey, Surveyor, take_survey
+from pea_jax.data.text_cleaning import cleaning
+from pea_jax.errors import PeaError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSet:
+    """The samples of a config, N in all, of which `kept` ones are used."""
+
+    source: Source
+    survey: Survey
+    kept: np.ndarray  # bool [N]
+    removed: dict[str, int]  # by what reason how many, each sample counted once
+    nearest: np.ndarray  # [N] the number of the bucket
+    buckets: list[Size]
+    weights: dict[Size, float] | None  # how often each bucket is drawn; None: as often as its samples suggest
+
+    @functools.cached_property
+    def rows_by_bucket(self) -> dict[Size, np.ndarray]:
+        """The samples of each bucket that has any and is drawn from, 4 bytes each below two thousand millions."""
+        small = len(self.kept) <= np.iinfo(np.int32).max
+        rows = np.flatnonzero(self.kept).astype(np.int32 if small else np.int64)
+        groups = group_by_bucket(rows, self.nearest, self.buckets)
+        return groups if self.weights is None else {bucket: groups.get(bucket, rows[:0]) for bucket in self.weights}
+
+    def first(self, count: int) -> np.ndarray:
+        """The numbers of the first `count` samples that are used."""
+        return np.flatnonzero(self.kept)[:count]
+
+
+def training_set(config: ConfigDict) -> TrainingSet:
+    """What a config trains on, after one look at each sample's record and image header, which is kept.
+
+    Raises:
+      PeaError: the data cannot be read, a rule is not known, or no sample passes.
+    """
+    data, buckets = config.data, buckets_of(config)
+    check_time_ids(data.time_ids)
+    weights = bucket_weights(config)
+    filters, surveyor = _rules(config)
+    source = WebDatasetSource(data.train, data.cache_dir or None)
+    survey = take_survey(source, surveyor, cache_dir=data.cache_dir or None, num_threads=data.num_threads)
+    _check_language(surveyor.captions, survey.rows, data.train)
+    rows = survey.rows
+    nearest, error = nearest_buckets(rows["width"], np.maximum(rows["height"], 1), buckets)
+    kept, removed = apply_reasons(filters.reasons(rows, error), len(rows))
+    if not kept.any():
+        reasons = ", ".join(f"{name}: {count}" for name, count in removed.items() if count)
+        raise PeaError(
+            f"{data.train}: none of {len(rows)} samples passes config.data.filters ({reasons or 'no samples'})"
+        )
+    return TrainingSet(source, survey, kept, removed, nearest, buckets, weights)
+
+
+def _rules(config: ConfigDict) -> tuple[Filters, Surveyor]:
+    filters = dict(config.data.filters)
+    fields = {name: filters.pop(name) for name in ("aesthetic_field", "watermark_field")}
+    return Filters(**filters), Surveyor(caption_rules(config), **fields)
+
+
+def _check_language(captions: CaptionRules, rows: np.ndarray, train: str) -> None:
+    """English alone is a set too, but whoever names no field of the language that exists does not want it."""
+    own = (rows["caption"] == Kind.NATIVE) | (rows["caption"] == Kind.TRANSLATED)
+    readable = np.count_nonzero(rows["bad"] == Bad.NOTHING)
+    if readable and not own.any():
+        fields = " or ".join(captions.names()[:-1]) or "none named"
+        raise PeaError(
+            f"{train}: none of {readable} samples has text in a field of the language ({fields}); set "
+            "config.data.caption_fields (its `translated` may be the English field, to learn from English alone)"
+        )
 
 
 def caption_rules(config: ConfigDict) -> CaptionRules:
     """Which captions of a sample are used."""
     fields = config.data.caption_fields
+    cleaning(config.data.cleaning)  # refused at once, not in a thread of the loader
     return CaptionRules(
         language=config.language,
         native=tuple(fields.native.split()),
@@ -20,6 +97,17 @@ def caption_rules(config: ConfigDict) -> CaptionRules:
         english_variants=config.data.english_variants,
         seed=config.seed,
     )
+
+
+def bucket_weights(config: ConfigDict) -> dict[Size, float] | None:
+    """How often each bucket is drawn that is; None: as often as its samples suggest.
+
+    Raises:
+      PeaError: they do not go with the buckets.
+    """
+    buckets, weights = buckets_of(config), config.data.bucket_weights
+    check_weights(weights, buckets)
+    return {bucket: float(weight) for bucket, weight in zip(buckets, weights, strict=False) if weight} or None
 
 
 def buckets_of(config: ConfigDict) -> list[Size]:

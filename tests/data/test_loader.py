@@ -102,6 +102,13 @@ def test_buckets_take_turns_and_all_hosts_agree():
     assert len(set(first_epoch.ravel())) == 48
 
 
+def test_given_weights_decide_how_often_a_bucket_comes():
+    """However many samples it has."""
+    rows, weights = {(64, 64): range(80), (96, 64): range(80, 100)}, {(64, 64): 0.2, (96, 64): 0.6}
+    found = numbers(make_loader(Numbers(100), draw, batch_size=4, seed=0, rows_by_bucket=rows, weights=weights), 200)
+    assert abs((found[:, 0] >= 80).mean() - 0.75) < 0.02
+
+
 def test_buckets_of_one_size_are_drawn_apart():
     rows = {(64, 64): range(0, 16, 2), (96, 64): range(1, 16, 2)}
     epoch = batches(make_loader(Numbers(16), draw, batch_size=8, seed=0, rows_by_bucket=rows), 2)
@@ -112,7 +119,7 @@ def test_buckets_of_one_size_are_drawn_apart():
 
 def test_a_bucket_smaller_than_a_batch_is_named():
     rows = {(64, 64): range(8), (96, 64): range(8, 11)}
-    with pytest.raises(PeaError, match=r"\(96, 64\): 3 samples are less than one batch of 4; lower batch_size"):
+    with pytest.raises(PeaError, match=r"bucket \(96, 64\): 3 samples are less than one batch of 4; lower"):
         make_loader(Numbers(11), draw, batch_size=4, seed=0, rows_by_bucket=rows)
     with pytest.raises(PeaError, match="the data: 23 samples are less than one batch of 24"):
         make_loader(Numbers(23), draw, batch_size=24, seed=0)

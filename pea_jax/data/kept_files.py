@@ -1,0 +1,40 @@
+"""Files made from data and kept: beside it, or where that cannot be written, in a cache folder."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import uuid
+
+from absl import logging
+
+
+def default_folder() -> str:
+    """Where they go that cannot lie beside their data."""
+    return str(pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pea_jax")
+
+
+def places(path: str, suffix: str, cache_dir: str | None = None) -> list[pathlib.Path]:
+    """Where what is kept of the file `path` may lie, the first choice first; nothing is written to remote stores."""
+    remote = "://" in path
+    folder, name = os.path.split(path if remote else os.path.abspath(path))
+    cached = hashlib.sha256(folder.encode()).hexdigest()[:16]
+    found = [pathlib.Path(cache_dir or default_folder()) / cached / f"{name}{suffix}"]
+    return found if remote else [pathlib.Path(folder) / f"{name}{suffix}", *found]
+
+
+def write(paths: list[pathlib.Path], data: bytes) -> pathlib.Path | None:
+    """Writes to the first of the paths that can be written, in full or not at all; None where none can be."""
+    for path in paths:
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+            return path
+        except OSError as error:
+            logging.debug("%s: not saved there (%s)", path, error)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    logging.warning("%s: could not be saved; give a cache folder that can be written", paths[0])
+    return None

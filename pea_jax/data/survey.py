@@ -1,0 +1,166 @@
+"""What is known of every sample without decoding it: one pass over records and image headers, made once and kept.
+
+Filters, buckets and counts are arithmetic on it. It is kept part by part (shard by shard), so that a pass that was
+interrupted goes on where it was, and a part that changed is gone through again alone.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import enum
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from pea_jax.data import kept_files
+from pea_jax.data.captions import CaptionRules
+from pea_jax.data.samples import Part, Sample
+from pea_jax.errors import BadSample
+from pea_jax.report import console
+
+ROW = np.dtype(
+    [
+        ("width", "u2"),
+        ("height", "u2"),
+        ("aesthetic", "f4"),  # nan: not in the record
+        ("watermark", "f4"),
+        ("caption", "u1"),  # `captions.Kind`
+        ("native", "?"),
+        ("english", "?"),  # whether the teacher has a caption
+        ("bad", "u1"),  # `Bad`
+    ]
+)
+_VERSION = 1  # of the format
+_CHUNK = 256  # samples a task of a thread
+_NAMED = 100  # bad samples of a part whose message is kept
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+_LARGEST = np.iinfo(np.uint16).max
+
+
+class Bad(enum.IntEnum):
+    """What is wrong with a sample."""
+
+    NOTHING = 0
+    SAMPLE = 1  # image or record cannot be read, or the record is no JSON object
+    IMAGE = 2  # the image's header
+
+
+class Source(Protocol):
+    """Samples by number, and the parts that they come from, in order."""
+
+    @property
+    def parts(self) -> Sequence[Part]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Sample: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """`rows` [N] of dtype `ROW`, 16 bytes a sample; `bad` names the first bad samples of each part."""
+
+    rows: np.ndarray
+    bad: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Surveyor:
+    """Looks at samples, with the rules by which captions are chosen and the names of the score fields."""
+
+    captions: CaptionRules
+    aesthetic_field: str = "aesthetic_score"
+    watermark_field: str = "watermark"
+
+    def key(self) -> str:
+        """Another one wherever another row could come out."""
+        names = ("language", "native", "translated", "english", "cleaning")
+        rules = {name: getattr(self.captions, name) for name in names}
+        text = json.dumps([_VERSION, rules, self.aesthetic_field, self.watermark_field])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def look(self, source: Source, numbers: range) -> Survey:
+        """The survey of these samples."""
+        rows, bad = np.zeros(len(numbers), ROW), []
+        for place, number in enumerate(numbers):
+            kind = Bad.SAMPLE
+            try:
+                sample = source[number]
+                kind = Bad.IMAGE
+                rows[place] = self._row(sample, *sample.open().size)
+            except BadSample as error:
+                rows[place]["bad"] = kind
+                bad.append(str(error))
+        return Survey(rows, bad)
+
+    def _row(self, sample: Sample, width: int, height: int) -> tuple[Any, ...]:
+        if max(width, height) > _LARGEST:
+            raise BadSample(f"{sample.shard}: sample {sample.key}: {width}x{height} pixels are too many on one side")
+        scores = (_score(sample.record.get(name)) for name in (self.aesthetic_field, self.watermark_field))
+        chosen, english = self.captions.choose(sample), bool(self.captions.english_text(sample))
+        return width, height, *scores, chosen.kind, chosen.native, english, Bad.NOTHING
+
+
+def take_survey(source: Source, surveyor: Surveyor, *, cache_dir: str | None = None, num_threads: int = 16) -> Survey:
+    """The survey of a source; read where it was kept, else made, with a progress bar.
+
+    It is kept in `PART.KEY.pea_survey` beside each part or, where that cannot be written, in `cache_dir`.
+
+    Raises:
+      PeaError: a part cannot be read at all.
+    """
+    parts, ends = list(source.parts), np.cumsum([part.count for part in source.parts]).tolist()
+    places = [kept_files.places(part.path, f".{surveyor.key()}.pea_survey", cache_dir) for part in parts]
+    surveys = [_read(part, paths) for part, paths in zip(parts, places, strict=True)]
+    missing = [number for number, survey in enumerate(surveys) if survey is None]
+    ranges = [range(ends[number] - parts[number].count, ends[number]) for number in missing]
+    for number, made in zip(missing, _look_at(source, surveyor, ranges, num_threads), strict=True):
+        kept_files.write(places[number], _pack(parts[number], made))
+        surveys[number] = made
+    found = [survey for survey in surveys if survey is not None]
+    return Survey(np.concatenate([np.zeros(0, ROW), *(survey.rows for survey in found)]), _listed(found))
+
+
+def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_threads: int) -> Iterator[Survey]:
+    """The survey of each range of samples, in order."""
+    if not ranges:
+        return
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool, Progress(*_COLUMNS, console=console) as bar:
+        task = bar.add_task("looking at records and image headers", total=sum(map(len, ranges)))
+        for numbers in ranges:
+            chunks = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
+            looks = []
+            for look in pool.map(functools.partial(surveyor.look, source), chunks):
+                looks.append(look)
+                bar.advance(task, len(look.rows))
+            rows = [np.zeros(0, ROW), *(look.rows for look in looks)]
+            yield Survey(np.concatenate(rows), _listed(looks)[:_NAMED])
+
+
+def _listed(surveys: list[Survey]) -> list[str]:
+    return [text for survey in surveys for text in survey.bad]
+
+
+def _pack(part: Part, survey: Survey) -> bytes:
+    return save({"rows": survey.rows.view(np.uint8)}, {"stamp": part.stamp, "bad": json.dumps(survey.bad)})
+
+
+def _read(part: Part, paths: list[pathlib.Path]) -> Survey | None:
+    for path in paths:
+        with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+            if metadata["stamp"] == part.stamp:
+                return Survey(file.get_tensor("rows").view(ROW), json.loads(metadata["bad"]))
+    return None
+
+
+def _score(found: Any) -> float:
+    return float(found) if isinstance(found, int | float) else np.nan
