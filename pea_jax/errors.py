@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The exceptions that users are meant to read."""
 
 
 class PeaError(Exception):
@@ -6,3 +6,11 @@ class PeaError(Exception):
 
     Commands print `error: <message>` and exit with status 1; anything else is a bug and keeps its traceback.
     """
+
+
+class BadSample(PeaError):
+    """One sample cannot be used; training takes another in its place, and counts it."""
+
+
+class Stalled(PeaError):
+    """A thread hangs; the process must not wait for it to end."""

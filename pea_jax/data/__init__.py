@@ -5,6 +5,7 @@ from pea_jax.data.captions import CaptionRules, Captions, caption_variants
 from pea_jax.data.concepts import Concept, read_split
 from pea_jax.data.loader import PixelExample, cached_example, make_loader, tokenize_captions
 from pea_jax.data.samples import Sample
+from pea_jax.data.sources import open_source
 from pea_jax.data.webdataset import WebDatasetSource
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "cached_example",
     "caption_variants",
     "make_loader",
+    "open_source",
     "read_manifest",
     "read_split",
     "tokenize_captions",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pea_jax.data.webdataset import WebDatasetSource
+from pea_jax.data.sources import open_source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Concept:
 
 
 def read_split(patterns: str | Sequence[str], languages: Sequence[str], cache_dir: str | None = None) -> list[Concept]:
-    """Every sample of a small set, decoded, in the order of the shards.
+    """Every sample of a small set, decoded, in order.
 
     Raises:
-      PeaError: a shard cannot be read (see `WebDatasetSource`), or a sample has no caption in one of the languages.
+      PeaError: the set cannot be read (see `open_source`), or a sample has no caption in one of the languages.
     """
-    source = WebDatasetSource(patterns, cache_dir)
+    source = open_source(patterns, cache_dir)
     return [
         Concept(
             key=sample.key,

@@ -1,9 +1,8 @@
-"""Where every member of a tar shard lies, so that a sample is read with `os.pread` and nothing is unpacked.
+"""Where the image and the record of every sample of a tar shard lie, so that nothing is ever unpacked.
 
 Samples are formed as webdataset does: adjacent members whose names agree up to the first dot of the file name.
 """
 
-import dataclasses
 import os
 import re
 import tarfile
@@ -11,100 +10,96 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pea_jax.data import storage
+from pea_jax.data.storage import File
+from pea_jax.data.tar_headers import Members, read_members
 from pea_jax.errors import PeaError
 
-_MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # key, extension
-_BLOCK = tarfile.BLOCKSIZE
+IMAGE = (b"png", b"jpg", b"jpeg", b"webp")
+RECORD = (b"json",)
+_PLACES = {extension: 0 for extension in IMAGE} | {extension: 1 for extension in RECORD}
+_MEMBER = re.compile(rb"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)  # key, extension
+
+# What is read at a time. A local disk is fastest in steps of a megabyte; members larger than that are skipped. From a
+# store each request costs as long as several megabytes take, so a request a header would take hours where reading
+# everything once, in large steps, takes minutes.
+_LOCAL_BLOCK, _REMOTE_BLOCK = 1 << 20, 1 << 24
 
 
-@dataclasses.dataclass(frozen=True)
-class TarIndex:
-    """The M members of the N samples of one shard, as arrays."""
-
-    extensions: list[str]  # the kinds of member that occur, e.g. ["json", "png"]
-    kind: np.ndarray  # [M] uint16, into `extensions`
-    offset: np.ndarray  # [M] int64
-    size: np.ndarray  # [M] uint32
-    first: np.ndarray  # [N + 1] int64: sample n has the members first[n] up to first[n + 1]
-    key_bytes: np.ndarray  # [K] uint8, all keys in UTF-8
-    key_end: np.ndarray  # [N] int64, where each ends
-
-    def find(self, extensions: tuple[str, ...]) -> np.ndarray:
-        """[N] int64: each sample's first member with one of these extensions, -1 where there is none."""
-        kinds = [number for number, extension in enumerate(self.extensions) if extension in extensions]
-        members = np.flatnonzero(np.isin(self.kind, kinds))
-        samples, where = np.unique(np.searchsorted(self.first, members, side="right") - 1, return_index=True)
-        found = np.full(len(self.key_end), -1)
-        found[samples] = members[where]
-        return found
-
-    def key(self, sample: int) -> str:
-        return key_at(sample, self.key_bytes, self.key_end)
+def row_dtype(key_size: int) -> np.dtype:
+    """One sample of an index; an offset of -1 stands for a member that it lacks."""
+    return np.dtype(
+        [
+            ("image_offset", "<i8"),
+            ("image_size", "<i8"),
+            ("record_offset", "<i8"),
+            ("record_size", "<i8"),
+            ("key", f"S{max(key_size, 1)}"),  # file names hold no zero bytes, which numpy strips
+        ]
+    )
 
 
-def key_at(sample: int, key_bytes: np.ndarray, key_end: np.ndarray) -> str:
-    """The key of a sample, from the bytes of all keys and where each ends."""
-    start = key_end[sample - 1] if sample else 0
-    return key_bytes[start : key_end[sample]].tobytes().decode()
-
-
-def build_index(shard: str) -> TarIndex:
-    """Reads every header of a shard once.
+def build_index(shard: File) -> np.ndarray:
+    """[N] of `row_dtype`: the samples of a shard, in its order.
 
     Raises:
       PeaError: the shard is missing, compressed, no tar, damaged or truncated.
     """
-    extensions: dict[str, int] = {}
-    keys: list[str] = []
-    kind: list[int] = []
-    first, offset, size = [], [], []
-    for member in _members(shard):
-        name = _MEMBER.fullmatch(member.name)
-        if not member.isreg() or name is None:
+    _refuse_compressed(shard.path)
+    block = _REMOTE_BLOCK if storage.is_remote(shard.path) else _LOCAL_BLOCK
+    with storage.open_reader(shard.path) as read:
+        members = read_members(read, shard.size, block)
+    if members is None:  # long names and the like, or damage that tarfile can name
+        members = Members([], [], [])
+        for member in _members(shard):
+            if member.isreg():
+                members.names.append(os.fsencode(member.name))
+                members.offsets.append(member.offset_data)
+                members.sizes.append(member.size)
+    return _samples(members)
+
+
+def _samples(members: Members) -> np.ndarray:
+    keys: list[bytes] = []
+    places: list[list[int]] = []
+    for name, offset, size in zip(members.names, members.offsets, members.sizes, strict=True):
+        if (match := _MEMBER.fullmatch(name)) is None:
             continue
-        if not keys or keys[-1] != name[1]:
-            keys.append(name[1])
-            first.append(len(kind))
-        kind.append(extensions.setdefault(name[2].lower(), len(extensions)))
-        offset.append(member.offset_data)
-        size.append(member.size)
-    encoded = [key.encode() for key in keys]
-    return TarIndex(
-        extensions=list(extensions),
-        kind=np.array(kind, np.uint16),
-        offset=np.array(offset, np.int64),
-        size=np.array(size, np.uint32),
-        first=np.array([*first, len(kind)], np.int64),
-        key_bytes=np.frombuffer(b"".join(encoded), np.uint8),
-        key_end=np.cumsum([len(key) for key in encoded], dtype=np.int64),
-    )
+        key, extension = match.groups()
+        if not keys or keys[-1] != key:
+            keys.append(key)
+            places.append([-1, 0, -1, 0])
+        place = _PLACES.get(extension.lower())
+        if place is not None and places[-1][2 * place] < 0:
+            places[-1][2 * place : 2 * place + 2] = offset, size
+    rows = np.empty(len(keys), row_dtype(max(map(len, keys), default=0)))
+    columns = np.array(places, np.int64).reshape(-1, 4)
+    for number, field in enumerate(("image_offset", "image_size", "record_offset", "record_size")):
+        rows[field] = columns[:, number]
+    rows["key"] = keys
+    return rows
 
 
-def _members(shard: str) -> Iterator[tarfile.TarInfo]:
-    end = shard_stat(shard).st_size
-    with _open(shard) as tar:
-        while (member := _next(tar, shard)) is not None:
+def _members(shard: File) -> Iterator[tarfile.TarInfo]:
+    with storage.open_stream(shard.path) as stream:
+        tar = _open(stream, shard.path)
+        while (member := _next(tar, shard.path)) is not None:
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every one of them
-            if member.offset_data + member.size > end:
-                raise _truncated(shard, end, f"member {member.name} ends at {member.offset_data + member.size}")
+            if member.offset_data + member.size > shard.size:
+                end = member.offset_data + member.size
+                raise _truncated(shard.path, shard.size, f"member {member.name} ends at {end}")
             yield member
-        _check_end(tar, shard, end)
+        _check_end(tar, shard)
 
 
-def shard_stat(shard: str) -> os.stat_result:
-    try:
-        return os.stat(shard)
-    except OSError as error:
-        raise PeaError(f"{shard}: cannot be read ({error.strerror})") from error
-
-
-def _open(shard: str) -> tarfile.TarFile:
-    with open(shard, "rb") as file:
-        start = file.read(6)
-    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+def _refuse_compressed(shard: str) -> None:
+    if storage.read(shard, 0, 6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         raise PeaError(f"{shard}: a compressed tar has no random access; decompress it first (e.g. with gunzip)")
+
+
+def _open(stream, shard: str) -> tarfile.TarFile:
     try:
-        return tarfile.open(shard, "r:")
+        return tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape")
     except tarfile.ReadError as error:
         raise PeaError(f"{shard}: not a tar file ({error})") from error
 
@@ -116,14 +111,14 @@ def _next(tar: tarfile.TarFile, shard: str) -> tarfile.TarInfo | None:
         raise _truncated(shard, tar.offset, str(error)) from error
 
 
-def _check_end(tar: tarfile.TarFile, shard: str, size: int) -> None:
+def _check_end(tar: tarfile.TarFile, shard: File) -> None:
     """tarfile takes a damaged header, and a file cut between two members, for the end of the archive."""
-    with open(shard, "rb") as file:
-        block = os.pread(file.fileno(), _BLOCK, tar.offset)
-    if len(block) < _BLOCK:
-        raise _truncated(shard, size, "the end-of-archive blocks are missing")
+    block = storage.read(shard.path, tar.offset, tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise _truncated(shard.path, shard.size, "the end-of-archive blocks are missing")
     if any(block):
-        raise PeaError(f"{shard}: damaged at byte {tar.offset}: no valid member header there; fetch the shard again")
+        advice = "no valid member header there; fetch the shard again"
+        raise PeaError(f"{shard.path}: damaged at byte {tar.offset}: {advice}")
 
 
 def _truncated(shard: str, byte: int, reason: str) -> PeaError:

@@ -5,20 +5,19 @@ A sample is an image (`png`, `jpg`, `jpeg`, `webp`) and a `json` record with `ca
 """
 
 import json
-import os
-import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from pea_jax.data.index_cache import load_index
-from pea_jax.data.samples import Sample
-from pea_jax.data.tar_index import TarIndex, key_at
-from pea_jax.errors import PeaError
+from pea_jax.data import storage
+from pea_jax.data.index_cache import load_indices
+from pea_jax.data.samples import Part, Sample
+from pea_jax.data.storage import File
+from pea_jax.errors import BadSample, PeaError
 
-IMAGE = ("png", "jpg", "jpeg", "webp")
-RECORD = ("json",)
+_NEAR = 1 << 16  # a record so near to its image is read with it in one go
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -32,94 +31,93 @@ def expand_braces(pattern: str) -> list[str]:
     return [pattern[: match.start()] + part + tail for part in parts for tail in tails]
 
 
-def find_shards(patterns: str | Sequence[str]) -> list[str]:
+def find_shards(patterns: str | Sequence[str]) -> list[File]:
     """The shards of one or several patterns, in order.
 
     Raises:
       PeaError: a shard is missing; the pattern and the tar files that exist in its folder are named.
     """
-    shards = []
-    for pattern in patterns.split() if isinstance(patterns, str) else patterns:
-        for shard in expand_braces(pattern):
-            if not os.path.isfile(shard):
-                there = sorted(path.name for path in pathlib.Path(shard).parent.glob("*.tar"))
-                raise PeaError(f"{shard}: no such shard (of {pattern!r}); in its folder: {', '.join(there) or 'none'}")
-            shards.append(shard)
-    return shards
+    patterns = patterns.split() if isinstance(patterns, str) else patterns
+    named = [(shard, pattern) for pattern in patterns for shard in expand_braces(pattern)]
+    files = storage.find_files(shard for shard, _ in named)
+    return [files[shard] or _missing(shard, pattern) for shard, pattern in named]
+
+
+def _missing(shard: str, pattern: str) -> File:
+    folder = shard.rpartition("/")[0] or ("/" if shard.startswith("/") else ".")
+    there = ", ".join(name for name in storage.list_names(folder) if name.endswith(".tar"))
+    raise PeaError(f"{shard}: no such shard (of {pattern!r}); in its folder: {there or 'none'}")
 
 
 class WebDatasetSource:
-    """A `grain` random-access data source: `source[n]` is a `Sample`. It holds 40 bytes a sample, and the keys.
+    """A `grain` random-access data source: `source[n]` is a `Sample`. It holds some bytes a shard, none a sample.
 
     Args:
-      patterns: shards, with braces; several in a list or separated by spaces.
-      cache_dir: where indices go that cannot be written beside their shard.
+      patterns: shards, with braces, on disk or `gs://` and `s3://`; several in a list or separated by spaces.
+      cache_dir: where indices go that cannot be written beside their shard; by default `~/.cache/pea_jax`.
+
+    `source[n]` raises `BadSample` where the record is no JSON object or the shard was cut since.
 
     Raises:
       PeaError: no shards, or one that is missing, compressed, damaged or truncated; a sample lacks its image or record.
     """
 
     def __init__(self, patterns: str | Sequence[str], cache_dir: str | None = None):
-        self.shards = find_shards(patterns)
-        if not self.shards:
+        shards = find_shards(patterns)
+        if not shards:
             raise PeaError("no shards given; name at least one tar file")
-        indices = [load_index(shard, cache_dir) for shard in self.shards]
-        tables = [_table(index, shard) for index, shard in zip(indices, self.shards, strict=True)]
-        self._shard_end = np.cumsum([len(table) for table in tables])
-        self._members = np.concatenate(tables)
-        self._key_bytes = np.concatenate([index.key_bytes for index in indices])
-        self._key_end = _concatenate_ends([index.key_end for index in indices])
+        self._indices = load_indices(shards, cache_dir)
+        self._ends = np.cumsum([index.count for index in self._indices])
+
+    @property
+    def parts(self) -> list[Part]:
+        return [Part(index.shard.path, index.shard.stamp, index.count) for index in self._indices]
 
     def __len__(self) -> int:
-        return len(self._members)
+        return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> Sample:
-        number = range(len(self))[number]
-        shard = self.shards[np.searchsorted(self._shard_end, number, side="right")]
-        members, key = self._members[number], self.key(number)
-        with open(shard, "rb", buffering=0) as file:
-            image = _read(file.fileno(), shard, members["image_offset"], members["image_size"])
-            record = _read(file.fileno(), shard, members["record_offset"], members["record_size"])
+        shard, row = self._find(number)
+        key = _key(row)
+        image, record = _read_both(shard, key, row)
         return Sample(shard, key, image, _parse(record, shard, key))
 
     def key(self, number: int) -> str:
-        return key_at(number, self._key_bytes, self._key_end)
+        return _key(self._find(number)[1])
+
+    def _find(self, number: int) -> tuple[str, np.void]:
+        """The shard of a sample and its row in the index."""
+        number = range(len(self))[number]
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        index = self._indices[which]
+        return index.shard.path, index.row(number - int(self._ends[which]) + index.count)
 
 
-_MEMBERS = np.dtype([("image_offset", "i8"), ("record_offset", "i8"), ("image_size", "u4"), ("record_size", "u4")])
+def _key(row: np.void) -> str:
+    return row["key"].decode(errors="backslashreplace")
 
 
-def _table(index: TarIndex, shard: str) -> np.ndarray:
-    """[N] of where each sample's image and record lie."""
-    table = np.empty(len(index.key_end), _MEMBERS)
-    for name, extensions in (("image", IMAGE), ("record", RECORD)):
-        found = index.find(extensions)
-        if (found < 0).any():
-            lacking = np.flatnonzero(found < 0)
-            what = " or ".join(f".{extension}" for extension in extensions)
-            raise PeaError(f"{shard}: sample {index.key(lacking[0])} has no {what} ({len(lacking)} such samples)")
-        table[f"{name}_offset"], table[f"{name}_size"] = index.offset[found], index.size[found]
-    return table
+def _read_both(shard: str, key: str, row: np.void) -> tuple[bytes, bytes]:
+    image, record = ((int(row[f"{name}_offset"]), int(row[f"{name}_size"])) for name in ("image", "record"))
+    first, last = sorted((image, record))
+    if last[0] - sum(first) > _NEAR:
+        return _read(shard, key, *image), _read(shard, key, *record)
+    data = _read(shard, key, first[0], sum(last) - first[0])
+    return tuple(data[offset - first[0] :][:size] for offset, size in (image, record))  # type: ignore[return-value]
 
 
-def _concatenate_ends(ends: list[np.ndarray]) -> np.ndarray:
-    starts = np.cumsum([0] + [end[-1] if len(end) else 0 for end in ends])
-    return np.concatenate([end + start for end, start in zip(ends, starts, strict=False)])
-
-
-def _read(descriptor: int, shard: str, offset: int, size: int) -> bytes:
-    data = os.pread(descriptor, int(size), int(offset))
+def _read(shard: str, key: str, offset: int, size: int) -> bytes:
+    data = storage.read(shard, offset, size)
     if len(data) < size:
-        end = os.fstat(descriptor).st_size
-        raise PeaError(f"{shard}: truncated at byte {end} since the run began; fetch the shard again")
+        raise BadSample(f"{shard}: sample {key}: the shard was cut at byte {offset + len(data)} since the run began")
     return data
 
 
-def _parse(record: bytes, shard: str, key: str) -> dict:
+def _parse(record: bytes, shard: str, key: str) -> dict[str, Any]:
     try:
         parsed = json.loads(record)
-    except ValueError as error:
-        raise PeaError(f"{shard}: sample {key}: the record is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise BadSample(f"{shard}: sample {key}: the record is not JSON ({error})") from error
     if not isinstance(parsed, dict):
-        raise PeaError(f"{shard}: sample {key}: the record is not a JSON object")
+        raise BadSample(f"{shard}: sample {key}: the record is not a JSON object")
     return parsed

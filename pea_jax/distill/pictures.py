@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import PEAdapter
-from pea_jax.data import Sample, WebDatasetSource
+from pea_jax.data import Sample, open_source
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.training_set import caption_rules
 from pea_jax.grids import save_grid
@@ -73,5 +73,5 @@ def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
 
 
 def _first(patterns: str, count: int) -> list[Sample]:
-    source = WebDatasetSource(patterns)
+    source = open_source(patterns)
     return [source[number] for number in range(min(count, len(source)))]

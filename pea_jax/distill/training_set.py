@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from ml_collections import ConfigDict
 
-from pea_jax.data import CaptionRules, WebDatasetSource
+from pea_jax.data import CaptionRules, open_source
 from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
 from pea_jax.data.captions import Kind
 from pea_jax.data.filters import Filters, apply_reasons
@@ -50,7 +50,7 @@ def training_set(config: ConfigDict) -> TrainingSet:
     check_time_ids(data.time_ids)
     weights = bucket_weights(config)
     filters, surveyor = _rules(config)
-    source = WebDatasetSource(data.train, data.cache_dir or None)
+    source = open_source(data.train, data.cache_dir or None)
     survey = take_survey(source, surveyor, cache_dir=data.cache_dir or None, num_threads=data.num_threads)
     _check_language(surveyor.captions, survey.rows, data.train)
     rows = survey.rows

@@ -7,7 +7,7 @@ import pytest
 
 from pea_jax.data import WebDatasetSource
 from pea_jax.data.webdataset import expand_braces, find_shards
-from pea_jax.errors import PeaError
+from pea_jax.errors import BadSample, PeaError
 
 EMOJI = pathlib.Path(__file__).resolve().parents[2] / "assets" / "emoji"
 LANGUAGES = ("en", "ru", "zh", "ja", "ko", "it", "tr", "vi", "de", "uk")
@@ -80,24 +80,46 @@ def test_sample_without_image_or_record(write_shard, make_sample, member, what):
 def test_record_that_is_no_json_object(write_shard, make_sample, record):
     source = WebDatasetSource(write_shard("a.tar", {"a": make_sample(1), "b": make_sample(2) | {"json": record}}))
     assert source[0].caption("ru") == "яблоко 1"
-    with pytest.raises(PeaError, match=r"a\.tar: sample b: the record is not "):
+    with pytest.raises(BadSample, match=r"a\.tar: sample b: the record is not "):
         source[1]
 
 
 def test_shard_cut_after_it_was_indexed(shard):
     source = WebDatasetSource(shard)
     os.truncate(shard, 3000)
-    with pytest.raises(PeaError, match=r"a-000\.tar: truncated at byte 3000 since the run began"):
+    with pytest.raises(BadSample, match=r"a-000\.tar: sample 001: the shard was cut at byte 3000 since the run began"):
         [source[number] for number in range(23)]
+    os.remove(shard)
+    with pytest.raises(PeaError, match=r"a-000\.tar: cannot be read \(No such file") as error:
+        source[0]
+    assert not isinstance(error.value, BadSample)
+
+
+def test_record_far_from_its_image(write_shard, make_sample):
+    """Which of the two comes first, and what lies between, does not matter."""
+    one = make_sample(1)
+    members = {"json": one["json"], "txt": b"1" * 100_000, "png": one["png"]}
+    source = WebDatasetSource(write_shard("a.tar", {"a": members, "b": dict(reversed(members.items()))}))
+    for sample in (source[0], source[1]):
+        assert (sample.image, sample.caption("ru")) == (one["png"], "яблоко 1")
+
+
+def test_parts_change_with_their_shard(write_shard, shard, make_sample):
+    other = write_shard("b.tar", {"x": make_sample(1)})
+    before = WebDatasetSource([shard, other]).parts
+    assert [(part.path, part.count) for part in before] == [(shard, 23), (other, 1)]
+    write_shard("b.tar", {"x": make_sample(2), "y": make_sample(3)})
+    after = WebDatasetSource([shard, other]).parts
+    assert after[0] == before[0] and after[1].stamp != before[1].stamp
 
 
 def test_memory_a_sample(write_shard):
-    """Arrays, and no Python object a sample."""
-    samples = {f"{number:09d}": {"png": b"", "json": b""} for number in range(300)}
-    source = WebDatasetSource(write_shard("a.tar", samples))
-    arrays = [value for value in vars(source).values() if isinstance(value, np.ndarray)]
-    assert sum(array.nbytes for array in arrays) <= 64 * 300
-    assert all(len(value) == 1 for value in vars(source).values() if not isinstance(value, np.ndarray))
+    """Nothing is held that grows with the number of samples."""
+    sizes = []
+    for count in (300, 3000):
+        samples = {f"{number:09d}": {"png": b"", "json": b""} for number in range(count)}
+        sizes.append(len(pickle.dumps(WebDatasetSource(write_shard("a.tar", samples)))))
+    assert sizes[1] <= sizes[0] + 64
 
 
 @pytest.fixture

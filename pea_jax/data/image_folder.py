@@ -1,0 +1,123 @@
+"""A folder of image files with a table of them, as Hugging Face's `imagefolder` reads it.
+
+`metadata.jsonl` or `metadata.parquet`, in the folder or in several of its subfolders, has a column `file_name`, whose
+names start from the table; the other columns are the record.
+"""
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from pea_jax.data import storage
+from pea_jax.data.parquet_rows import as_lines
+from pea_jax.data.samples import Part, Sample
+from pea_jax.data.storage import File
+from pea_jax.errors import BadSample, PeaError
+
+TABLES = ("metadata.jsonl", "metadata.parquet")
+_BLOCK = 1 << 24
+
+
+def find_tables(folder: str) -> list[str]:
+    """The tables of a folder and its subfolders, in order; in a remote store the subfolders are not looked at."""
+    if storage.is_remote(folder):
+        places = [(folder.rstrip("/"), storage.list_names(folder))]
+    else:
+        places = sorted((place, names) for place, _, names in os.walk(folder))
+    return [f"{place}/{name}" for place, names in places for name in TABLES if name in names]
+
+
+class ImageFolderSource:
+    """A `grain` random-access data source: `source[n]` is a `Sample`. It holds 8 bytes a sample.
+
+    `source[n]` raises `BadSample` where a row has no usable `file_name`, or the file is missing.
+
+    Args:
+      folder: on disk or in a remote store.
+      cache_dir: where rows of parquet tables go.
+
+    Raises:
+      PeaError: the folder has no table, or one of them cannot be read.
+    """
+
+    def __init__(self, folder: str, cache_dir: str | None = None):
+        self._tables = [_Table(path, cache_dir) for path in find_tables(folder)]
+        if not self._tables:
+            raise PeaError(f"{folder}: no {' or '.join(TABLES)} in this folder; name tar shards or add a table")
+        self._ends = np.cumsum([len(table) for table in self._tables])
+
+    @property
+    def parts(self) -> list[Part]:
+        return [Part(table.file.path, table.file.stamp, len(table)) for table in self._tables]
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: int) -> Sample:
+        number = range(len(self))[number]
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        table = self._tables[which]
+        return table.sample(number - int(self._ends[which]) + len(table))
+
+
+class _Table:
+    def __init__(self, path: str, cache_dir: str | None):
+        self.file = _existing(path)
+        self._lines = _existing(as_lines(self.file, cache_dir)) if path.endswith(".parquet") else self.file
+        self._starts = _line_starts(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def sample(self, number: int) -> Sample:
+        start, end = self._starts[number : number + 2].tolist()
+        record = _parse(storage.read(self._lines.path, start, end - start), f"{self.file.path}: row {number + 1}")
+        name = _file_name(record, f"{self.file.path}: row {number + 1}")
+        path = f"{os.path.dirname(self.file.path)}/{name}"
+        try:
+            return Sample(self.file.path, name, storage.read_all(path), record)
+        except PeaError as error:
+            raise BadSample(f"{self.file.path}: row {number + 1}: {error}") from error
+
+
+def _existing(path: str) -> File:
+    if (file := storage.find_file(path)) is None:
+        raise PeaError(f"{path}: vanished while it was opened; start again")
+    return file
+
+
+def _line_starts(file: File) -> np.ndarray:
+    """[N + 1] int64: where each line starts, and the end of the last; blank lines at the end are left out."""
+    ends = [np.zeros(1, np.int64)]
+    with storage.open_reader(file.path) as read:
+        for start in range(0, file.size, _BLOCK):
+            block = np.frombuffer(read(start, _BLOCK), np.uint8)
+            ends.append(np.flatnonzero(block == ord("\n")) + start + 1)
+        starts = np.concatenate(ends)
+        if starts[-1] < file.size:
+            starts = np.append(starts, file.size)
+        while len(starts) > 1 and starts[-1] - starts[-2] < 3 and not read(starts[-2], starts[-1] - starts[-2]).strip():
+            starts = starts[:-1]
+    return starts
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadSample(f"{where}: not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise BadSample(f"{where}: not a JSON object")
+    return record
+
+
+def _file_name(record: dict[str, Any], where: str) -> str:
+    """Taken out of the record."""
+    name = record.pop("file_name", None)
+    if not isinstance(name, str) or not name:
+        raise BadSample(f"{where}: no text in column file_name")
+    if name.startswith("/") or ".." in name.split("/") or "\0" in name or storage.is_remote(name):
+        raise BadSample(f"{where}: file_name {name!r} may lead out of the folder; name a file in it")
+    return name

@@ -1,0 +1,63 @@
+"""Rows of a parquet table as lines of JSON, written once: parquet itself reads thousands of rows to give one."""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import pathlib
+import uuid
+from typing import Any
+
+from pea_jax.data import storage
+from pea_jax.data.kept_files import default_folder
+from pea_jax.data.storage import File
+from pea_jax.errors import PeaError
+
+
+def as_lines(table: File, cache_dir: str | None = None) -> str:
+    """The path of a file in the cache folder with a JSON object a row; columns of bytes are left out.
+
+    Raises:
+      PeaError: pyarrow is not installed, the table cannot be read, or the lines cannot be written.
+    """
+    name = hashlib.sha256(f"{os.path.abspath(table.path)} {table.stamp}".encode()).hexdigest()[:32]
+    target = pathlib.Path(cache_dir or default_folder()) / f"{name}.jsonl"
+    if target.exists():
+        return str(target)
+    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(table.path, partial)
+        os.replace(partial, target)
+    except OSError as error:
+        advice = "give a cache folder that can be written"
+        raise PeaError(
+            f"{table.path}: its rows cannot be kept in {target.parent} ({error.strerror}); {advice}"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return str(target)
+
+
+def _write(path: str, target: pathlib.Path) -> None:
+    arrow, parquet = _pyarrow(path)
+    with storage.open_stream(path) as stream, target.open("w", encoding="utf-8") as lines:
+        try:
+            file = parquet.ParquetFile(stream)
+            binary = arrow.types.is_binary, arrow.types.is_large_binary, arrow.types.is_struct
+            names = [field.name for field in file.schema_arrow if not any(kind(field.type) for kind in binary)]
+            for batch in file.iter_batches(columns=names):
+                for row in batch.to_pylist():
+                    lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        except arrow.ArrowException as error:
+            raise PeaError(f"{path}: not a whole parquet table ({' '.join(str(error).split())})") from error
+
+
+def _pyarrow(path: str) -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        advice = "pip install 'pea_jax[parquet]', or write metadata.jsonl"
+        raise PeaError(f"{path}: reading parquet needs pyarrow; {advice}") from error

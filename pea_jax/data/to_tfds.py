@@ -1,0 +1,162 @@
+"""Convert tar shards, or any other data that training reads, to a tensorflow-datasets folder; needs no TensorFlow.
+
+    python -m pea_jax.data.to_tfds --train 'shards/{00000..00099}.tar' --out DIR
+
+Training then takes DIR, or DIR:SPLIT, in place of the shards.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pea_jax.data.samples import Sample
+from pea_jax.data.sources import open_source
+from pea_jax.data.tfds_source import CAPTION, INFO, import_tfds
+from pea_jax.errors import PeaError
+from pea_jax.report import console, track
+
+_NAME = "pea_captions"
+_FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+def main() -> None:
+    args = _arguments()
+    try:
+        patterns = {split: value for split in ("train", "validation") if (value := getattr(args, split))}
+        counts = convert(patterns, args.out, workers=args.workers, shard_size=args.shard_size)
+    except PeaError as error:
+        print("error:", *str(error).splitlines(), file=sys.stderr)
+        sys.exit(1)
+    console.print(f"{args.out}: {', '.join(f'{count} samples in {split}' for split, count in counts.items())}")
+
+
+def convert(patterns: Mapping[str, str], out: str, *, workers: int = 1, shard_size: int = 10_000) -> dict[str, int]:
+    """Writes the samples of each split, in their order, in files of `shard_size`; the number in each split.
+
+    Raises:
+      PeaError: a source cannot be opened, a sample cannot be read, or `out` holds such a folder already or cannot be
+        written.
+    """
+    tfds = import_tfds(out)
+    if any((pathlib.Path(out) / name).exists() for name in INFO):
+        raise PeaError(f"{out}: holds a tensorflow-datasets folder already; name another")
+    try:
+        pathlib.Path(out).mkdir(parents=True, exist_ok=True)
+        splits = [_write_split(split, value, out, workers, shard_size) for split, value in patterns.items()]
+        tfds.folder_dataset.write_metadata(
+            data_dir=out, features=_features(), split_infos=splits, check_data=False, description=__doc__.split("\n")[0]
+        )
+    except OSError as error:
+        raise PeaError(f"{out}: cannot be written ({error.strerror or error}); name another folder") from error
+    return {split.name: split.num_examples for split in splits}
+
+
+def _features() -> Any:
+    from tensorflow_datasets import features
+
+    return features.FeaturesDict(
+        {
+            "key": features.Text(),
+            "image": features.Image(),
+            "captions": features.Sequence({"language": features.Text(), "text": features.Text()}),
+            "native": features.Scalar(np.bool_),
+            "width": features.Scalar(np.int32),
+            "height": features.Scalar(np.int32),
+            "scores": features.Sequence({"name": features.Text(), "value": features.Scalar(np.float32)}),
+            "record": features.Text(),
+        }
+    )
+
+
+def _example(sample: Sample) -> dict[str, Any]:
+    width, height = sample.open().size
+    captions = {name: value for name, value in sample.record.items() if _is_caption(name, value)}
+    rest = {name: value for name, value in sample.record.items() if name not in captions}
+    return dict(
+        key=sample.key,
+        image=sample.image,
+        captions=[dict(language=name.removeprefix(CAPTION), text=text) for name, text in captions.items()],
+        native=bool(sample.record.get("native", False)),
+        width=width,
+        height=height,
+        scores=[dict(name=name, value=value) for name, value in rest.items() if isinstance(value, float)],
+        record=json.dumps(rest, ensure_ascii=False),
+    )
+
+
+def _is_caption(name: str, value: Any) -> bool:
+    return name.startswith(CAPTION) and isinstance(value, str)
+
+
+def _write_split(split: str, patterns: str, out: str, workers: int, shard_size: int) -> Any:
+    from tensorflow_datasets import core
+
+    count = len(open_source(patterns))
+    template = core.ShardedFileTemplate(
+        dataset_name=_NAME, split=split, filetype_suffix="array_record", data_dir=out, template=_FILES
+    )
+    shards = -(-count // shard_size)
+    if not shards:
+        raise PeaError(f"{patterns}: no samples; leave {split} out")
+    tasks = [
+        (
+            patterns,
+            str(template.sharded_filepath(shard_index=number, num_shards=shards)),
+            number * shard_size,
+            shard_size,
+        )
+        for number in range(shards)
+    ]
+    sizes = _in_parallel(tasks, workers, f"writing {split}")
+    lengths = [min(shard_size, count - number * shard_size) for number in range(shards)]
+    return core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=sum(sizes), filename_template=template)
+
+
+def _in_parallel(tasks: list[tuple], workers: int, description: str) -> list[int]:
+    if workers == 1:
+        return [_write_shard(task) for task in track(tasks, description)]
+    spawn = multiprocessing.get_context("spawn")  # threads of this process do not survive a fork
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(tasks)), spawn) as pool:
+        futures = [pool.submit(_write_shard, task) for task in tasks]
+        try:
+            return [future.result() for future in track(futures, description)]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_shard(task: tuple[str, str, int, int]) -> int:
+    """The bytes of one file."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    patterns, path, start, count = task
+    source, features = open_source(patterns), _features()
+    writer = ArrayRecordWriter(path, "group_size:1,uncompressed")  # images are compressed, and are read one by one
+    try:
+        for number in range(start, min(start + count, len(source))):
+            writer.write(features.serialize_example(features.encode_example(_example(source[number]))))
+    finally:
+        writer.close()
+    return os.path.getsize(path)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", required=True, help="patterns of the training set, as in config.data.train")
+    parser.add_argument("--validation", default="", help="patterns of the held-out set")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--shard_size", type=int, default=10_000, help="samples a file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+import pickle
+
+import pytest
+
+from pea_jax.data.sources import open_source
+from pea_jax.data.to_tfds import convert
+from pea_jax.errors import PeaError
+
+
+@pytest.fixture
+def folder(tmp_path, make_sample):
+    """One image with a table."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x.png").write_bytes(make_sample(9)["png"])
+    (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "x.png"}\n')
+    return str(tmp_path / "folder")
+
+
+def test_sets_of_every_kind_one_after_the_other(write_shard, shard, make_sample, folder, tmp_path):
+    other = write_shard("b-0.tar", {"b0": make_sample(1), "b1": make_sample(2)})
+    converted = str(tmp_path / "converted")
+    convert({"train": other, "validation": shard}, converted)
+    names = [f"{tmp_path}/b-{{0..0}}.tar", folder, shard, f"{converted}:validation", converted]
+    source = open_source(" ".join(names))
+    assert len(source) == 2 + 1 + 23 + 23 + 2
+    keys = ["b0", "b1", "x.png"] + [f"{number:03d}" for number in range(23)] * 2 + ["b0", "b1"]
+    assert [sample.key for sample in (source[number] for number in range(51))] == keys
+    assert source[-1].key == "b1" and [part.count for part in source.parts] == [2, 1, 23, 23, 2]
+    assert pickle.loads(pickle.dumps(source))[30].caption("ru") == "яблоко 4"
+    with pytest.raises(IndexError):
+        source[51]
+
+
+def test_one_set_is_not_wrapped(shard, folder):
+    assert type(open_source(shard)).__name__ == "WebDatasetSource"
+    assert type(open_source([folder])).__name__ == "ImageFolderSource"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ("", "no data given"),
+        ("/nowhere", "/nowhere: no such folder"),
+        (__file__, "not a tar shard .* and not a folder"),
+    ],
+)
+def test_what_is_no_source(patterns, message):
+    with pytest.raises(PeaError, match=message):
+        open_source(patterns)
