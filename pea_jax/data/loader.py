@@ -108,9 +108,10 @@ def make_loader(
     if batch_size % process_count:
         raise PeaError(f"batch_size {batch_size}: not a multiple of the {process_count} processes")
     groups = {"the data": range(len(source))} if rows_by_bucket is None else dict(sorted(rows_by_bucket.items()))
+    check_buckets(groups, batch_size)
     share, bad = slice(process_index, None, process_count), BadSamples(max_bad_rate)
     streams = [
-        _stream(bucket, Skipping(source, rows, example, bad), batch_size, seed + number, share)
+        _stream(Skipping(source, rows, example, bad), batch_size, seed + number, share)
         for number, (bucket, rows) in enumerate(groups.items())
     ]
     shares = [weights[bucket] if weights else len(rows) // batch_size for bucket, rows in groups.items()]
@@ -119,14 +120,23 @@ def make_loader(
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch))
 
 
-def _stream(bucket: Any, example: Skipping, batch_size: int, seed: int, share: slice) -> grain.MapDataset:
+def check_buckets(rows_by_bucket: Mapping[Any, Sequence[int] | np.ndarray], batch_size: int) -> None:
+    """Refuse buckets that cannot fill one batch.
+
+    Raises:
+      PeaError: naming the bucket and what to do.
+    """
+    for bucket, rows in rows_by_bucket.items():
+        if len(rows) < batch_size:
+            raise PeaError(
+                f"bucket {bucket}: {len(rows)} samples are less than one batch of {batch_size}; lower batch_size, or "
+                "take the bucket out of config.data.buckets or give it a weight of 0 in config.data.bucket_weights"
+            )
+
+
+def _stream(example: Skipping, batch_size: int, seed: int, share: slice) -> grain.MapDataset:
     places = range(len(example.rows))
     used = len(places) // batch_size * batch_size  # as many on every host, else their epochs drift apart
-    if not used:
-        raise PeaError(
-            f"bucket {bucket}: {len(places)} samples are less than one batch of {batch_size}; lower batch_size, or "
-            "take the bucket out of config.data.buckets or give it a weight of 0 in config.data.bucket_weights"
-        )
     dataset = grain.MapDataset.source(places).seed(seed).shuffle()
     # Drawn before the hosts divide the stream, so that what is drawn for a sample is the same on any number of hosts.
     mine = dataset.random_map(example)[:used][share]

@@ -12,8 +12,8 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,6 +23,7 @@ from safetensors.numpy import save
 from pea_jax.data import kept_files
 from pea_jax.data.captions import CaptionRules
 from pea_jax.data.samples import Part, Sample
+from pea_jax.data.sources import Source
 from pea_jax.errors import BadSample
 from pea_jax.report import console
 
@@ -51,17 +52,6 @@ class Bad(enum.IntEnum):
     NOTHING = 0
     SAMPLE = 1  # image or record cannot be read, or the record is no JSON object
     IMAGE = 2  # the image's header
-
-
-class Source(Protocol):
-    """Samples by number, and the parts that they come from, in order."""
-
-    @property
-    def parts(self) -> Sequence[Part]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> Sample: ...
 
 
 @dataclasses.dataclass(frozen=True)

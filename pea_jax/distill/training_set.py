@@ -10,7 +10,8 @@ from pea_jax.data import CaptionRules, open_source
 from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
 from pea_jax.data.captions import Kind
 from pea_jax.data.filters import Filters, apply_reasons
-from pea_jax.data.survey import Bad, Source, Survey, Surveyor, take_survey
+from pea_jax.data.sources import Source
+from pea_jax.data.survey import Bad, Survey, Surveyor, take_survey
 from pea_jax.data.text_cleaning import cleaning
 from pea_jax.errors import PeaError
 

@@ -1,0 +1,146 @@
+"""What a run of a config would see, as tables for the screen."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from pea_jax.data import open_source
+from pea_jax.data.captions import Kind
+from pea_jax.distill.training_set import TrainingSet, caption_rules
+from pea_jax.errors import BadSample, PeaError
+from pea_jax.text.architectures import ARCHITECTURES, architecture_of
+from pea_jax.text.joined import SEPARATOR
+from pea_jax.weights.locations import locate
+
+LISTED = 20  # bad samples that are named
+MEASURED = 1000  # captions whose length is measured
+_LONGEST = 512  # tokens that are told apart
+
+
+def tables(config: ConfigDict, chosen: TrainingSet) -> Iterator[Table]:
+    """All of them; the later ones read samples.
+
+    Raises:
+      PeaError: the data cannot be read.
+    """
+    yield _sets(config, chosen)
+    yield _filters(chosen)
+    yield _captions(config, chosen)
+    yield _buckets(config, chosen)
+    if chosen.survey.bad:
+        yield _bad(chosen.survey.bad)
+    texts = _texts(config, chosen)
+    yield _lengths(config, texts)
+    yield _examples(texts[:: max(1, len(texts) // 8)][:8])
+
+
+def _sets(config: ConfigDict, chosen: TrainingSet) -> Table:
+    table, start = _table("Training data", "set", "parts", "samples", "used"), 0
+    for pattern in config.data.train.split():
+        parts = open_source(pattern, config.data.cache_dir or None).parts
+        end = start + sum(part.count for part in parts)
+        used = np.count_nonzero(chosen.kept[start:end])
+        table.add_row(pattern, f"{len(parts):,}", f"{end - start:,}", f"{used:,}")
+        start = end
+    return table
+
+
+def _filters(chosen: TrainingSet) -> Table:
+    table, left = _table("Filters, in this order", "reason", "removed", "left"), len(chosen.kept)
+    for reason, count in chosen.removed.items():
+        left -= count
+        table.add_row(reason, f"{count:,}", f"{left:,}")
+    return table
+
+
+def _captions(config: ConfigDict, chosen: TrainingSet) -> Table:
+    rules, rows = caption_rules(config), chosen.survey.rows[chosen.kept]
+    names = rules.names()
+    fields = {
+        Kind.NATIVE: ", ".join(names[: len(rules.native)]),
+        Kind.TRANSLATED: ", ".join(names[len(rules.native) : -1]),
+        Kind.ENGLISH: names[-1],
+    }
+    table = _table("The student's caption, of the samples used", "from", "fields", "native", "parallel pairs")
+    for kind, where in fields.items():
+        native = rows["native"][rows["caption"] == kind]
+        counts = np.count_nonzero(native), np.count_nonzero(~native)
+        table.add_row(kind.name.lower(), where, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _buckets(config: ConfigDict, chosen: TrainingSet) -> Table:
+    table = _table("Buckets", "width x height", "samples", "share", "drawn", "batches an epoch")
+    batches = {bucket: len(rows) // config.batch_size for bucket, rows in chosen.rows_by_bucket.items()}
+    weights = chosen.weights or batches
+    for bucket in chosen.buckets:
+        count = len(chosen.rows_by_bucket.get(bucket, ()))
+        share, drawn = count / chosen.kept.sum(), weights.get(bucket, 0) / (sum(weights.values()) or 1)
+        shown = f"{count:,}", f"{share:.1%}", f"{drawn:.1%}", f"{batches.get(bucket, 0):,}"
+        table.add_row(f"{bucket[0]}x{bucket[1]}", *shown)
+    return table
+
+
+def _bad(messages: Sequence[str]) -> Table:
+    table = _table("Bad samples, left out", "what is wrong")
+    for message in messages[:LISTED]:
+        table.add_row(message)
+    return table
+
+
+def _texts(config: ConfigDict, chosen: TrainingSet) -> list[tuple[str, str, str, bool]]:
+    """Key, caption, English caption and whether it is native, of samples spread over the set."""
+    rules, used, texts = caption_rules(config), chosen.first(len(chosen.kept)), []
+    for number in used[:: max(1, len(used) // MEASURED)]:
+        try:
+            sample = chosen.source[int(number)]
+            captions = rules(sample)
+        except BadSample:
+            continue
+        texts.append((sample.key, captions.student[0], captions.teacher[0], captions.native))
+    return texts
+
+
+def _lengths(config: ConfigDict, texts: list[tuple[str, str, str, bool]]) -> Table:
+    title = f"Length of {len(texts):,} captions"
+    table = _table(title, "counted in", "median", "95 %", "longest", "cut off")
+    captions = [caption for _, caption, _, _ in texts]
+    _add_lengths(table, "characters", np.array([len(caption) for caption in captions]), None)
+    context, prefix = config.text_encoder.context_length, config.text_encoder.prefix
+    for name in config.text_encoder.id.split(SEPARATOR):
+        try:
+            counts = _token_counts(name, [prefix + caption for caption in captions])
+        except PeaError as error:
+            table.add_row(f"tokens of {name}: {error}")
+        else:
+            _add_lengths(table, f"tokens of {name}, {context} at most", counts, context)
+    return table
+
+
+def _token_counts(name: str, texts: list[str]) -> np.ndarray:
+    folder = locate(name, with_weights=False)
+    tokenizer = ARCHITECTURES[architecture_of(folder)].load_tokenizer(folder)
+    return tokenizer.encode(texts, _LONGEST)["attention_mask"].sum(axis=1)
+
+
+def _add_lengths(table: Table, unit: str, counts: np.ndarray, limit: int | None) -> None:
+    if len(counts):
+        cut = "" if limit is None else f"{np.mean(counts > limit):.1%}"
+        table.add_row(unit, *(f"{value:.0f}" for value in (*np.quantile(counts, (0.5, 0.95)), counts.max())), cut)
+
+
+def _examples(texts: list[tuple[str, str, str, bool]]) -> Table:
+    table = _table("Some of them", "key", "student", "teacher", "learnt from")
+    for key, student, teacher, native in texts:
+        table.add_row(key, student, teacher, "the picture" if native else "the teacher")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        numbers = number and column not in ("fields", "student", "teacher", "learnt from")
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    return table

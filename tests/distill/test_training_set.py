@@ -1,0 +1,128 @@
+"""From a config to what is trained on: the emoji as ever, and toys for every rule."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pea_jax import config as configs
+from pea_jax.data.captions import Kind
+from pea_jax.distill.training_set import training_set
+from pea_jax.errors import PeaError
+from tests.commands import ROOT
+from tests.data.conftest import png, write_shard  # noqa: F401 (a fixture)
+
+PAIR = dict(caption_ru="щи", caption_en="soup")
+
+
+def members(size: tuple[int, int] = (64, 64), **record) -> dict[str, bytes]:
+    return {"png": png(size=size), "json": json.dumps(PAIR | record).encode()}
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = configs.emoji("ru")
+    config.data.train = str(tmp_path / "a.tar")
+    config.data.buckets = ((64, 64), (96, 64))
+    config.batch_size = 2
+    return config
+
+
+def test_the_published_filters_and_order(config, write_shard):  # noqa: F811
+    """Aesthetic 6, watermark 0.5 and 640 * 640 pixels, as in configs without a preset of their own."""
+    config.data.filters = configs.base("ru").data.filters
+    config.data.caption_fields.native = "caption_ori"
+    config.data.filters.min_pixels = 64 * 64
+    write_shard(
+        "a.tar",
+        {
+            "a": members(aesthetic_score=6, watermark=0.5),
+            "b": members(aesthetic_score=5.9),
+            "c": members(aesthetic_score=1, caption_ori="каша"),
+            "d": members((63, 64)),
+            "e": members((96, 64)),
+            "f": members(caption_en=None),
+            "g": members((640, 64)),
+            "h": {**members(), "png": b"no picture"},
+        },
+    )
+    chosen = training_set(config)
+    assert chosen.kept.tolist() == [True, False, True, False, True, False, False, False]
+    assert {reason: count for reason, count in chosen.removed.items() if count} == {
+        "image header cannot be read": 1,
+        "parallel pair without English": 1,
+        "fewer than 4096 pixels": 1,
+        "aspect far from every bucket": 1,
+        "aesthetic score below 6": 1,
+    }
+    rows = chosen.rows_by_bucket
+    assert {bucket: found.tolist() for bucket, found in rows.items()} == {(64, 64): [0, 2], (96, 64): [4]}
+    assert all(found.dtype == np.int32 for found in rows.values())
+    assert chosen.first(2).tolist() == [0, 2]
+    assert chosen.survey.rows["caption"][[0, 2]].tolist() == [Kind.TRANSLATED, Kind.NATIVE]
+    assert chosen.survey.rows["native"][[0, 2]].tolist() == [False, True]
+
+
+def test_given_weights(config, write_shard):  # noqa: F811
+    """A bucket of weight 0 is not drawn from; one without samples is there, for the loader to refuse."""
+    write_shard("a.tar", {key: members() for key in "abc"} | {"d": members((96, 64))})
+    assert training_set(config).weights is None
+    config.data.bucket_weights = (1.0, 0.0)
+    chosen = training_set(config)
+    assert chosen.weights == {(64, 64): 1} and chosen.rows_by_bucket.keys() == {(64, 64)}
+    config.data.buckets = ((64, 64), (64, 96))
+    config.data.bucket_weights = (3.0, 1.0)
+    rows = training_set(config).rows_by_bucket
+    assert {bucket: len(found) for bucket, found in rows.items()} == {(64, 64): 4, (64, 96): 0}
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (0.0, 0.0)])
+def test_weights_that_do_not_go_with_the_buckets(config, weights):
+    config.data.bucket_weights = weights
+    with pytest.raises(PeaError, match=r"config.data.bucket_weights=\(.*\): must be 2 numbers, one for each"):
+        training_set(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("time_ids", "sdlx", "config.data.time_ids='sdlx': not known; choose from sdxl, published"),
+        ("cleaning", "plane", "config.data.cleaning='plane': not known"),
+        ("filters.unscored", "no", "config.data.filters.unscored='no': choose from keep, drop"),
+    ],
+)
+def test_rules_that_are_not_known(config, field, value, message):
+    config.data.update_from_flattened_dict({field: value})
+    with pytest.raises(PeaError, match=message):
+        training_set(config)
+
+
+def test_nothing_is_left(config, write_shard):  # noqa: F811
+    write_shard("a.tar", {"a": members((9, 9)), "b": members(caption_en="")})
+    config.data.filters.min_side = 10
+    with pytest.raises(
+        PeaError, match="none of 2 samples .*parallel pair without English: 1, a side below 10 pixels: 1"
+    ):
+        training_set(config)
+
+
+def test_a_language_that_the_data_do_not_have(config, write_shard):  # noqa: F811
+    """Though all of it could be learnt in English."""
+    write_shard("a.tar", {"a": members()})
+    config.language = "it"
+    with pytest.raises(PeaError, match=r"none of 1 samples has text in a field of the language \(caption_it\); set"):
+        training_set(config)
+    config.data.caption_fields.translated = "caption_en"
+    assert training_set(config).kept.all()
+
+
+@pytest.mark.parametrize("language", ["ru", "zh"])
+def test_the_emoji_are_all_used_in_their_order(language, tmp_path):
+    """So that the preset's batches are what they were before there were rules."""
+    config = configs.emoji(language)
+    for shard in (ROOT / "assets" / "emoji").glob("emoji-train-*.tar"):
+        (tmp_path / shard.name).symlink_to(shard)
+    config.data.train = str(tmp_path / "emoji-train-{00000..00001}.tar")
+    chosen = training_set(config)
+    assert list(chosen.rows_by_bucket) == [(64, 64)] and chosen.weights is None
+    np.testing.assert_array_equal(chosen.rows_by_bucket[64, 64], np.arange(1450))
