@@ -1,7 +1,10 @@
 """Checkpoints of a run: the train state and the place in the data, written by orbax in the background."""
 
+import contextlib
 import pathlib
 import textwrap
+from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -19,25 +22,31 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 
 
 class Checkpoints:
-    """Saves every `every` steps, keeps the latest `keep`; a context manager that waits for the last write."""
+    """Saves every `every` steps, keeps the latest `keep`; a context manager that waits for the last write.
 
-    def __init__(self, folder: pathlib.Path, *, every: int, keep: int):
-        policies = ocp.training.save_decision_policies
-        decision = policies.AnySavePolicy(
-            [policies.FixedIntervalPolicy(every), policies.PreemptionCheckpointingPolicy()]
-        )
+    With `cleanup`, what a killed run left half-written is removed; only for the run that writes here.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, every: int, keep: int, cleanup: bool = False):
         self._folder = folder
-        self._checkpointer = ocp.training.Checkpointer(
-            folder.resolve(),
-            save_decision_policy=decision,
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-        )
+        with self._writing():
+            self._checkpointer = ocp.training.Checkpointer(
+                folder.resolve(),
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
+                preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+                cleanup_tmp_directories=cleanup,
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        try:
+            with self._writing():
+                self._checkpointer.close()
+        except PeaError:
+            if kind is None or not issubclass(kind, Exception):
+                raise  # else what ended the run is told, which is likely the cause of this
 
     @property
     def latest_step(self) -> int | None:
@@ -45,10 +54,15 @@ class Checkpoints:
         return None if latest is None else latest.step
 
     def save(self, step: int, state: Any, iterator: Any, *, force: bool = False) -> None:
-        """Copy what `step` steps left, if it is due or forced; writing goes on while training does."""
+        """Copy what `step` steps left, if it is due or forced; writing goes on while training does.
+
+        Raises:
+          PeaError: it, or the checkpoint before it, cannot be written.
+        """
         if force and self.latest_step == step:
             return
-        self._checkpointer.save_checkpointables_async(step, dict(state=state, data=iterator), force=force)
+        with self._writing():
+            self._checkpointer.save_checkpointables_async(step, dict(state=state, data=iterator), force=force)
 
     def restore(self, state: Any, iterator: Any = None, step: int | None = None) -> Any:
         """A saved state, shaped and placed like `state`; `iterator`, if given, is set to go on where it was.
@@ -70,6 +84,18 @@ class Checkpoints:
             raise PeaError(
                 f"{self._folder / str(step)}: this checkpoint cannot be restored ({_cause(error)}); it is damaged or "
                 "of another configuration: remove it to go on from the one before, or use another --workdir"
+            ) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of many types, from threads of orbax and tensorstore
+            steps = saved_steps(self._folder)
+            last = f"step {steps[-1]} is the last complete one, " if steps else ""
+            raise PeaError(
+                f"{self._folder}: a checkpoint cannot be written ({_cause(error)}); {last}make room there, and the "
+                "same command goes on"
             ) from error
 
 

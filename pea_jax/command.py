@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 import jax
 from absl import app, flags
 
-from pea_jax.errors import PeaError
+from pea_jax.errors import PeaError, Stalled
+from pea_jax.preemption import Interrupted
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parse the flags and call `main`; what the user can mend ends as `error: ...` and exit code 1."""
+    """Parse the flags and call `main`; what the user can mend ends as `error: ...` and exit code 1.
+
+    A run that was asked to end ends with one line and exit code 0, or 130 after Ctrl-C.
+    """
     prepare_devices()
     _hush_orbax()
     try:
@@ -24,7 +28,16 @@ def run(main: Callable[[], None]) -> None:
         main()
     except PeaError as error:
         print("error:", *str(error).splitlines(), file=sys.stderr)
+        if isinstance(error, Stalled):
+            sys.stdout.flush()
+            os._exit(1)  # `sys.exit` waits for all threads
         sys.exit(1)
+    except Interrupted as stop:
+        print(stop)
+        sys.exit(stop.code)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def prepare_devices() -> None:

@@ -70,6 +70,9 @@ def base(language: str) -> ConfigDict:
                 cached=False,  # compute text states and VAE moments once, before the first step
                 cache_dir="",  # where; empty: in the work directory
                 num_threads=8,
+                timeout=600.0,  # seconds for one batch, after which reading is taken to hang
+                max_bad_rate=0.01,  # share of samples that cannot be read or decoded; the run stops above it
+                max_pixels=100_000_000,  # of one picture; a larger one is bad, and not decoded
             ),
             loss=dict(noise=1.0, output=1.0, features=0.1, conditioning=0.0, hybrid=True),
             condition_dropout=0.1,  # share of the samples whose tokens are those of the empty prompt, on both sides

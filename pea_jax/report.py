@@ -1,11 +1,13 @@
 """What a run tells its user: a progress bar, metrics.jsonl, TensorBoard events and pictures."""
 
+import contextlib
 import json
 import math
+import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,12 +42,11 @@ class Report:
         peak_flops: float | None = None,
         flops_per_step: float | None = None,
     ):
-        from tensorboardX import SummaryWriter  # imports PyTorch where it finds it: seconds that no other command needs
-
         self._path = workdir / "metrics.jsonl"
-        _drop_entries_after(self._path, first_step)
-        self._file = self._path.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        with writing(workdir):
+            _drop_entries_after(self._path, first_step)
+            self._file = self._path.open("a")
+            self._events = _Events(workdir / "tensorboard", first_step + 1)
         self._batch_size, self._flops = batch_size, (flops_per_step, peak_flops)
         self._clock: float | None = None
         self._clock_step = first_step
@@ -67,8 +68,9 @@ class Report:
 
     def __exit__(self, *_) -> None:
         self._bar.stop()
-        self._file.close()
-        self._events.close()
+        with contextlib.suppress(OSError):  # all of it was written and flushed before
+            self._file.close()
+            self._events.close()
 
     def advance(self, step: int) -> None:
         """Move the bar; the first step, which compiles, starts the clock of images per second."""
@@ -92,18 +94,22 @@ class Report:
             raise PeaError(f"step {step}: {', '.join(broken)} is not finite; {advice}")
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log one step to the file, TensorBoard and the bar."""
+        """Log one step to the file, TensorBoard and the bar.
+
+        Raises:
+          PeaError: the disk is full.
+        """
         entry = dict(step=step, **values, **self._speed(step))
-        print(json.dumps(entry), file=self._file, flush=True)
-        for name, value in entry.items():
-            self._events.add_scalar(name, value, step)
+        with writing(self._path):
+            print(json.dumps(entry), file=self._file, flush=True)
+        self._events.scalars(step, entry)
         hidden = ("step", "gradient_norm", "learning_rate")
         shown = [f"{name} {value:.4g}" for name, value in entry.items() if name not in hidden]
         self._bar.update(self._task, text="  ".join(shown))
 
     def picture(self, name: str, step: int, pixels: np.ndarray) -> None:
         """Show an `[H, W, 3]` uint8 picture in TensorBoard."""
-        self._events.add_image(name, pixels, step, dataformats="HWC")
+        self._events.picture(step, name, pixels)
 
     def _speed(self, step: int) -> dict[str, float]:
         if self._clock is None or step <= self._clock_step:
@@ -116,8 +122,55 @@ class Report:
         return speed
 
 
+class _Events:
+    """A TensorBoard file, written in this thread: tensorboardX's own writes in another, and hangs on a full disk."""
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        # This imports PyTorch where it finds it: seconds that no other command needs.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self._folder, self._summary, self._event = folder, summary, event_pb2.Event
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = event_file_writer.EventsWriter(str(folder / "events"))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # drops what a killed run wrote later
+        self._write(first_step, session_log=start)
+        self.close = self._writer.close
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._write(step, summary=self._summary.scalar(name, value))
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        self._write(step, summary=self._summary.image(name, pixels, dataformats="HWC"))
+
+    def _write(self, step: int, **content: Any) -> None:
+        with writing(self._folder):
+            self._writer.write_event(self._event(step=step, wall_time=time.time(), **content))
+            self._writer.flush()
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Around what a run writes to `path`.
+
+    Raises:
+      PeaError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise PeaError(
+            f"{path}: cannot be written ({reason}); make room there, and the same command goes on from the last "
+            "checkpoint"
+        ) from error
+
+
 def _drop_entries_after(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    path.write_text("".join(line for line in complete if json.loads(line)["step"] <= step))
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(line for line in complete if json.loads(line)["step"] <= step))
+    os.replace(partial, path)

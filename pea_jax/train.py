@@ -5,6 +5,7 @@
 Any field of the config may be overridden: --config.batch_size=8. A work directory that holds a checkpoint is resumed.
 """
 
+import contextlib
 import json
 import pathlib
 from typing import Any
@@ -20,10 +21,12 @@ from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, is_complete
 from pea_jax.checkpoint import Checkpoints, saved_steps
 from pea_jax.config import check, differences, of_run
+from pea_jax.data.batches import Batches
 from pea_jax.distill import data, models
 from pea_jax.distill.pictures import Pictures, sample_prompts
 from pea_jax.distill.step import TrainState, make_train_step
 from pea_jax.errors import PeaError
+from pea_jax.preemption import Preemption
 from pea_jax.report import Report, console
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/ru.py:emoji")
@@ -40,13 +43,18 @@ def main() -> None:
     if saved is not None and (changed := differences(_fields(saved), _fields(config))):
         advice = "use a new --workdir"
         raise PeaError(f"{workdir}/config.json: this run was started with another {', '.join(changed)}; {advice}")
-    train(config, workdir)
+    with Preemption(str(workdir)) as preemption:
+        train(config, workdir, preemption)
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> None:
+def train(config: ConfigDict, workdir: pathlib.Path, preemption: Preemption) -> None:
     """Run or resume the training of `config` in `workdir`, up to the exported adapter.
 
     Everything is read before anything is written, the quickest first: a run that cannot start leaves no trace.
+
+    Raises:
+      PeaError: something is wrong with the config, the files or the disk; all checkpoints before it are whole.
+      Interrupted: the run was asked to end; the step that it was in is saved.
     """
     folder, steps = workdir / "adapter", saved_steps(workdir / "checkpoints")
     saving: dict[str, Any] = dict(folder=workdir / "checkpoints", **config.checkpoint)
@@ -68,14 +76,17 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     pictures = Pictures(config, prompts, frozen_models, adapter, mesh, workdir / "samples")
     run = Run(config, frozen_models, adapter, mesh)
     _write_config(workdir, config)
+    preemption.defer()
     with (
-        Checkpoints(**saving) as checkpoints,
+        contextlib.closing(iterator),
+        Checkpoints(**saving, cleanup=True) as checkpoints,
         Report(workdir, first_step=int(state.step), num_steps=config.num_steps, batch_size=config.batch_size) as report,
     ):
-        state = run.to_the_end(state, iterator, checkpoints, report, pictures)
+        state = run.to_the_end(state, iterator, checkpoints, report, pictures, preemption)
     nnx.update(adapter, state.exported)
     adapter_folder.save(folder, config, adapter, frozen_models.student, int(state.step))
-    console.print(f"adapter: {folder}")
+    skipped = f"; {iterator.skipped} times a bad sample was skipped" if iterator.skipped else ""
+    console.print(f"adapter: {folder}{skipped}")
 
 
 def _fields(config: ConfigDict) -> dict[str, Any]:
@@ -99,33 +110,44 @@ class Run:
         self._frozen = models.frozen_trees(frozen_models, cached=config.data.cached)
 
     def to_the_end(
-        self, state: TrainState, iterator, checkpoints: Checkpoints, report: Report, pictures: Pictures
+        self,
+        state: TrainState,
+        iterator: Batches,
+        checkpoints: Checkpoints,
+        report: Report,
+        pictures: Pictures,
+        preemption: Preemption,
     ) -> TrainState:
         """The steps that are left. Metrics are read one step late, so that the device never waits for the host."""
         config, first, pending = self._config, int(state.step), None
-        if first == 0:
-            pictures.draw(0, state.exported, report)
+        if first == 0 or (first % config.sample.every == 0 and not pictures.drawn(first)):
+            pictures.draw(first, state.exported, report)
         for number in range(first + 1, config.num_steps + 1):
             state, metrics = self._step(state, self._frozen, meshes.put_batch(next(iterator), self._mesh))
             self._log(report, pending)
-            pending = number, metrics
+            pending = number, {**metrics, "skipped": iterator.skipped}
             report.advance(number)
             last = number == config.num_steps
-            if last or number % config.checkpoint.every == 0:
+            ending = preemption.due(number) and not last
+            if last or ending or number % config.checkpoint.every == 0:
                 self._log(report, pending)  # a state that is not finite is never saved
                 pending = None
-                checkpoints.save(number, state, iterator, force=last)
+                checkpoints.save(number, state, iterator, force=last or ending)
+            if ending:
+                where = f"step {number} of {config.num_steps} is saved; the same command goes on from there"
+                raise preemption.interrupted(where)
             if last or number % config.sample.every == 0:
                 pictures.draw(number, state.exported, report)
                 report.restart_clock(number)
         return state
 
-    def _log(self, report: Report, pending: tuple[int, dict[str, jax.Array]] | None) -> None:
+    def _log(self, report: Report, pending: tuple[int, dict[str, Any]] | None) -> None:
         """Check one step's metrics, and write them where they are due."""
         if pending is None:
             return
         number, metrics = pending
         values = {name: float(value) for name, value in metrics.items()}
+        values["skipped"] = metrics["skipped"]
         report.check(number, values)
         if number % self._config.log_every == 0 or number in (1, self._config.num_steps):
             report.metrics(number, values)

@@ -32,17 +32,19 @@ class PixelExample:
     """A `Sample` to what one training step needs of it, with one of its captions drawn.
 
     Gives "pixels" float32 [H, W, 3] in [-1, 1], "time_ids" float32 [6] (see `add_time_ids`, with its orders), "native"
-    float32 [] (1: native, 0: parallel pair), and the texts "caption" and "caption_en".
+    float32 [] (1: native, 0: parallel pair), and the texts "caption" and "caption_en". Images of more than `max_pixels`
+    are bad samples.
     """
 
     captions: CaptionRules
     buckets: Sequence[Size]
     time_ids: str = "sdxl"
+    max_pixels: int | None = None
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Example:
         captions = self.captions(sample)
         variant = rng.integers(len(captions.student))
-        image = sample.rgb()
+        image = sample.rgb(self.max_pixels)
         bucket = nearest_bucket(image.size, self.buckets)
         pixels, top_left = resize_and_crop(image, bucket, rng)
         return {

@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pea_jax.errors import BadSample
 
@@ -49,19 +49,22 @@ class Sample:
         """
         try:
             return Image.open(io.BytesIO(self.image))
+        except UnidentifiedImageError as error:
+            raise self._bad_image("of no known kind") from error
         except Exception as error:  # Pillow lets through whatever its readers stumble over
             raise self._bad_image(error) from error
 
-    def rgb(self) -> Image.Image:
+    def rgb(self, max_pixels: int | None = None) -> Image.Image:
         """The image, decoded.
 
         Raises:
-          BadSample: it cannot be decoded.
+          BadSample: it cannot be decoded, or its header promises more than `max_pixels`.
         """
+        image = self.open()
+        if max_pixels is not None and image.width * image.height > max_pixels:
+            raise self._bad_image(f"{image.width}x{image.height} are more than {max_pixels} pixels")
         try:
-            return self.open().convert("RGB")
-        except BadSample:
-            raise
+            return image.convert("RGB")
         except Exception as error:
             raise self._bad_image(error) from error
 
@@ -69,8 +72,8 @@ class Sample:
         """The image as uint8 [H, W, 3]; raises as `rgb`."""
         return np.asarray(self.rgb())
 
-    def _bad_image(self, error: Exception) -> BadSample:
-        return BadSample(f"{self.shard}: sample {self.key}: the image cannot be decoded ({error})")
+    def _bad_image(self, reason: object) -> BadSample:
+        return BadSample(f"{self.shard}: sample {self.key}: the image cannot be decoded ({reason})")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from pea_jax.data import (
     tokenize_captions,
     write_cache,
 )
+from pea_jax.data.batches import Batches
 from pea_jax.data.buckets import add_time_ids, group_by_bucket, nearest_buckets, resize_and_crop
 from pea_jax.distill import cache
 from pea_jax.distill.models import FrozenModels
@@ -28,8 +28,8 @@ from pea_jax.errors import PeaError
 from pea_jax.report import console, track
 
 
-def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """This process's batches, of numpy arrays; has `get_state` and `set_state`.
+def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib.Path) -> Batches:
+    """This process's batches, of numpy arrays.
 
     With `config.data.cached` moments and text states come from the cache, which is made first if it is not there.
     """
@@ -39,19 +39,21 @@ def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.data.num_threads,
+        max_bad_rate=config.data.max_bad_rate,
     )
+    batches = functools.partial(Batches, timeout=config.data.timeout, saves=jax.process_index() == 0)
     if config.data.cached:
         cached = cached_source(config, models, pathlib.Path(config.data.cache_dir or workdir / "cache"))
-        return iter(make_loader(cached, cached_example, **settings))
+        return batches(make_loader(cached, cached_example, **settings))
     source, buckets = WebDatasetSource(config.data.train), buckets_of(config)
-    example = PixelExample(caption_rules(config), buckets, config.data.time_ids)
+    example = PixelExample(caption_rules(config), buckets, config.data.time_ids, config.data.max_pixels)
     tokenize = functools.partial(tokenize_captions, student=models.student.tokenize, teacher=models.teacher.tokenize)
     rows = None
     if len(buckets) > 1:
         sizes = np.array([source[n].open().size for n in range(len(source))])
         nearest, _ = nearest_buckets(sizes[:, 0], sizes[:, 1], buckets)
         rows = group_by_bucket(np.arange(len(source)), nearest, buckets)
-    return iter(make_loader(source, example, rows_by_bucket=rows, finish=tokenize, **settings))
+    return batches(make_loader(source, example, rows_by_bucket=rows, finish=tokenize, **settings))
 
 
 def initial_states(config: ConfigDict, models: FrozenModels) -> jax.Array | None:
@@ -87,7 +89,7 @@ def _make_cache(
 
     def read(number: int):
         sample = source[number]
-        image = sample.rgb()
+        image = sample.rgb(config.data.max_pixels)
         pixels, top_left = resize_and_crop(image, bucket, rng)
         time_ids = add_time_ids(image.size, top_left, bucket, config.data.time_ids)
         return sample, pixels.astype(np.float32) / 127.5 - 1, time_ids

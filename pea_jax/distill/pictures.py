@@ -9,11 +9,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import PEAdapter
-from pea_jax.data import Sample, open_source
+from pea_jax.data import CaptionRules, Captions, open_source
+from pea_jax.data.skipping import first_good
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.training_set import caption_rules
 from pea_jax.grids import save_grid
-from pea_jax.report import Report
+from pea_jax.report import Report, writing
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.text.conditioner import AdapterConditioner, Conditioning, split_negative
 
@@ -42,12 +43,18 @@ class Pictures:
         self._start = self._student(self._conditioner.params[1])
         self._labels = [f"{a}\n{b}" for a, b in zip(self._native, english, strict=True)]
 
+    def drawn(self, step: int) -> bool:
+        """Whether a run that ended got as far as this."""
+        return (self._folder / f"step_{step}.png").exists()
+
     def draw(self, step: int, params, report: Report) -> None:
         """One grid, on disk and in TensorBoard."""
         columns = [self._teacher, self._start, self._student(params)]
         titles = ["English teacher", "student, step 0", f"student, step {step}"]
         rows = list(zip(*columns, strict=True))
-        grid = save_grid(self._folder / f"step_{step}.png", rows, column_titles=titles, row_labels=self._labels)
+        path = self._folder / f"step_{step}.png"
+        with writing(path):
+            grid = save_grid(path, rows, column_titles=titles, row_labels=self._labels)
         report.picture("samples", step, grid)
 
     def _student(self, params) -> np.ndarray:
@@ -64,14 +71,13 @@ def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
     """The captions that are drawn, each in the language and in English; to find them every shard is opened.
 
     Raises:
-      PeaError: a shard is missing or damaged, or one of the captions is absent.
+      PeaError: a shard is missing or damaged, or most of the captions are absent.
     """
-    held_out = _first(config.data.validation, config.sample.count // 2) if config.data.validation else []
-    samples = _first(config.data.train, config.sample.count - len(held_out)) + held_out
     rules = dataclasses.replace(caption_rules(config), variants=1, english_variants=0)
-    return [(captions.student[0], captions.teacher[0]) for captions in map(rules, samples)]
+    held_out = _first(config.data.validation, rules, config.sample.count // 2) if config.data.validation else []
+    captions = _first(config.data.train, rules, config.sample.count - len(held_out)) + held_out
+    return [(each.student[0], each.teacher[0]) for each in captions]
 
 
-def _first(patterns: str, count: int) -> list[Sample]:
-    source = open_source(patterns)
-    return [source[number] for number in range(min(count, len(source)))]
+def _first(patterns: str, rules: CaptionRules, count: int) -> list[Captions]:
+    return first_good(open_source(patterns), rules, count)

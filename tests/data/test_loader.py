@@ -146,7 +146,7 @@ def test_batches_of_pictures(shard):
         num_threads=2,
     )
     batch = next(iter(loader))
-    assert batch.keys() == {"pixels", "time_ids", "native", "student_tokens", "teacher_tokens"}
+    assert batch.keys() == {"pixels", "time_ids", "native", "student_tokens", "teacher_tokens", "row", "skipped"}
     assert batch["pixels"].shape == (5, 8, 8, 3) and batch["pixels"].dtype == np.float32
     red = np.rint((batch["pixels"][:, 0, 0, 0] + 1) * 127.5)
     np.testing.assert_array_equal(batch["student_tokens"]["input_ids"][:, 1], red)
@@ -200,6 +200,8 @@ def test_cached_and_decoded_samples_draw_the_same_captions(shard, tmp_path):
         "pooled_prompt_embeds": (5, 3),
         "time_ids": (5, 6),
         "native": (5,),
+        "row": (5,),
+        "skipped": (5,),
     }
     variants_seen = set()
     for one, other in zip(cached, decoded, strict=True):

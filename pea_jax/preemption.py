@@ -1,0 +1,83 @@
+"""SIGTERM (the machine is taken away) and Ctrl-C: a run saves after the step it is in, and ends."""
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
+
+
+class Interrupted(BaseException):
+    """A run was asked to end, and ended in order; no `Exception`, so that nobody takes it for a failure."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+class Preemption:
+    """A context manager that notes SIGTERM and Ctrl-C.
+
+    Until `defer` is called there is nothing to save, and they end the run at once. Afterwards `due` says when to save.
+    A signal during the save changes nothing, but for a second Ctrl-C, which does not wait for it.
+
+    With several processes they must save the same step. JAX's preemption service, which `jax.distributed.initialize`
+    starts, does that: it takes the SIGTERM of any of them, asks all how far they are, and names a step that none has
+    passed; nothing has to be sent between steps. Ctrl-C is handed to it as a SIGTERM.
+    """
+
+    def __init__(self, what: str):
+        self._what = what
+        self._received: signal.Signals | None = None
+        self._deferred = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Preemption":
+        if threading.current_thread() is threading.main_thread():
+            mine = [signal.SIGINT] if _several() else [signal.SIGINT, signal.SIGTERM]
+            self._before = {number: signal.signal(number, self._note) for number in mine}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if kind is not None and issubclass(kind, Interrupted):
+            return  # the process is about to end, and another signal must not break that
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def defer(self) -> None:
+        self._deferred = True
+
+    def due(self, step: int) -> bool:
+        """Whether to save after `step` and end; with several processes to be called after every step."""
+        if not _several():
+            return self._received is not None
+        if not multihost_utils.reached_preemption_sync_point(step):
+            return False
+        self._received = self._received or signal.SIGTERM
+        signal.signal(signal.SIGTERM, self._note)
+        return True
+
+    def interrupted(self, where: str) -> Interrupted:
+        """What to raise once everything is saved."""
+        received = self._received or signal.SIGTERM
+        return Interrupted(f"{self._what}: {received.name}, {where}", CODES[received])
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        again = self._received is not None
+        self._received = self._received or signal.Signals(number)
+        if not self._deferred:
+            self._deferred = True
+            raise self.interrupted("ended before its first step; the same command starts again")
+        if number == signal.SIGINT and again:
+            raise Interrupted(f"{self._what}: ended at once; the same command goes on from the last checkpoint", 130)
+        if number == signal.SIGINT and _several():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _several() -> bool:
+    return jax.distributed.is_initialized() and jax.process_count() > 1

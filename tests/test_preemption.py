@@ -1,0 +1,82 @@
+"""SIGTERM and Ctrl-C: in a loop that does nothing but save, in one process and in two."""
+
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pea_jax.checkpoint import saved_steps
+from tests import commands
+
+
+def start(folder: pathlib.Path, index: int = 0, count: int = 1, port: int = 0) -> subprocess.Popen:
+    arguments = [sys.executable, "-m", "tests.preemption_loop", str(folder), str(index), str(count), str(port)]
+    return subprocess.Popen(
+        arguments, cwd=commands.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
+    )
+
+
+def _environment() -> dict[str, str]:
+    return commands.environment(pathlib.Path("unused")) | {"JAX_PLATFORMS": "cpu"}
+
+
+def wait_for(path: pathlib.Path, *processes: subprocess.Popen) -> None:
+    while not path.exists():
+        assert all(process.poll() is None for process in processes), [p.communicate() for p in processes]
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_the_step_is_saved_and_said(tmp_path, number, code):
+    """A second SIGTERM comes while it is being saved."""
+    process = start(tmp_path)
+    wait_for(tmp_path / "stepping_0", process)
+    process.send_signal(number)
+    wait_for(tmp_path / "saving_0", process)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    (step,) = saved_steps(tmp_path / "checkpoints")
+    assert out == f"run: {number.name}, step {step} is saved\n" and not errors
+
+
+def test_before_the_first_step_there_is_nothing_to_wait_for(tmp_path):
+    (tmp_path / "load").touch()
+    process = start(tmp_path)
+    wait_for(tmp_path / "loading_0", process)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and "ended before its first step" in out and not errors
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path):
+    process = start(tmp_path)
+    wait_for(tmp_path / "stepping_0", process)
+    process.send_signal(signal.SIGINT)
+    wait_for(tmp_path / "saving_0", process)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "ended at once" in out and not errors
+    assert not saved_steps(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_processes_save_the_same_step(tmp_path, number):
+    """Only one is told, and one is twice as slow."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [start(tmp_path, index, 2, port) for index in range(2)]
+    for index in range(2):
+        wait_for(tmp_path / f"stepping_{index}", *processes)
+    processes[1].send_signal(number)
+    wait_for(tmp_path / "saving_1", *processes)
+    processes[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=60) for process in processes]
+    steps = {out.partition("step ")[2] for out, _ in said}
+    assert len(steps) == 1 and "is saved" in steps.pop(), said
+    assert [process.returncode for process in processes] == [0, 130 if number == signal.SIGINT else 0]
