@@ -12,7 +12,9 @@
 The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors): batches of 240 on 24 GPUs,
 about 1,600 GPU-hours. Training data are webdataset shards of pictures with `caption_zh`, or `caption_en` and
 `caption_zh`: any you have, or translated pairs of LAION (laion2B-multi-joined-translated-to-en).
-WuKong has the Chinese culture. To download, `sdxl` (others: the names in the file):
+WuKong has the Chinese culture: `--config.data.caption_fields.native=caption` where its captions have that name. All
+Chinese ones are put into simplified script (`pip install "pea_jax[chinese]"`).
+To download, `sdxl` (others: the names in the file):
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
     hf download OFA-Sys/chinese-clip-vit-huge-patch14
