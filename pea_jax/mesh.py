@@ -1,6 +1,7 @@
 """Devices: a named mesh, and where batches, frozen and trained parameters live on it."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,20 +13,20 @@ AXES = ("data", "fsdp")
 SMALLEST_SHARDED = 4 * 2**20  # bytes; gathering a smaller array costs more than keeping it everywhere
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-    """A mesh with axes `data` and `fsdp` over all devices; -1 for one of them means what the other leaves.
+def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with axes `data` and `fsdp` over all devices, or those given; -1 for one of them: what the other leaves.
 
     Raises:
       PeaError: the product of both is not the number of devices.
     """
-    count = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
     if data == -1:
         data = count // fsdp
     elif fsdp == -1:
         fsdp = count // data
     if data * fsdp != count:
         raise PeaError(f"mesh: data={data} x fsdp={fsdp} does not cover {count} devices; use -1 for one of them")
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

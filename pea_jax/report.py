@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,14 @@ console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no wi
 def track(sequence: Sequence[Any], description: str) -> Iterable[Any]:
     """`sequence`, with a progress bar while it is gone through."""
     return progress.track(sequence, description=description, console=console)
+
+
+@contextlib.contextmanager
+def counting(total: int, description: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar; what is given moves it by a number."""
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 class Report:

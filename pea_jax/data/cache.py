@@ -1,77 +1,124 @@
-"""Precomputed samples on disk: one ArrayRecord file of safetensors records, and a manifest that says what made them."""
+"""Precomputed samples on disk: ArrayRecord files of safetensors records, and a manifest that says what made them.
+
+A cache is made of parts, each of one bucket. A part is one file that appears once it is whole, so that several
+processes share the work, and what was stopped goes on with the parts that are missing.
+"""
 
 import contextlib
 import json
 import os
 import pathlib
 import uuid
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import grain
 import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from pea_jax.data.buckets import Size
 from pea_jax.errors import PeaError
 
-_RECORDS, _MANIFEST = "samples.array_record", "manifest.json"
+PART_SIZE = 1024  # samples
+_MANIFEST = "manifest.json"
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I32": np.int32}
 
 
-def write_cache(folder: str, records: Iterable[Mapping[str, np.ndarray]], manifest: Mapping[str, Any]) -> None:
-    """Writes a cache, in full or not at all; the manifest goes last and completes it.
+class CachePart(NamedTuple):
+    """Some samples of one bucket, by their numbers in the data source."""
 
-    A record holds float32, float16, bfloat16 or int32 arrays under the names of a sample, for V captions: "moments"
-    [h, w, 2c], "states" [V, L, D], "prompt_embeds" [V, M, E], "pooled_prompt_embeds" [V, P], "time_ids" [6],
-    "native" [].
+    number: int
+    bucket: Size
+    rows: Sequence[int] | np.ndarray
+
+
+def divide(rows_by_bucket: Mapping[Size, Sequence[int] | np.ndarray], size: int = PART_SIZE) -> list[CachePart]:
+    """The parts of a cache: the rows of each bucket in their order, `size` of them a part."""
+    cut = [
+        (bucket, rows[start : start + size])
+        for bucket, rows in sorted(rows_by_bucket.items())
+        for start in range(0, len(rows), size)
+    ]
+    return [CachePart(number, bucket, rows) for number, (bucket, rows) in enumerate(cut)]
+
+
+class CacheWriter:
+    """Writes the parts of a cache that are not there yet.
+
+    Args:
+      folder: where to; made with the first part.
+      manifest: what the records depend on.
+      parts: all of them, the same in every process.
 
     Raises:
-      PeaError: the folder cannot be made.
+      PeaError: the folder holds a cache that was made with something else.
     """
-    target = pathlib.Path(folder)
-    made = _make_folder(target)
-    suffix = uuid.uuid4().hex
-    samples, complete = target / f"{_RECORDS}.{suffix}", target / f"{_MANIFEST}.{suffix}"
-    try:
-        count = _write_records(samples, records)
-        complete.write_text(json.dumps({**manifest, "samples": count}, indent=1, sort_keys=True))
-        (target / _MANIFEST).unlink(missing_ok=True)
-        os.replace(samples, target / _RECORDS)
-        os.replace(complete, target / _MANIFEST)
-    finally:
-        samples.unlink(missing_ok=True)
-        complete.unlink(missing_ok=True)
-        for path in made:  # those that stayed empty
-            with contextlib.suppress(OSError):
-                path.rmdir()
+
+    def __init__(self, folder: str | pathlib.Path, manifest: Mapping[str, Any], parts: Sequence[CachePart]):
+        self._folder, self._parts = pathlib.Path(folder), parts
+        sizes = [[*part.bucket, len(part.rows)] for part in parts]  # width, height, samples
+        self._manifest = json.loads(json.dumps({**manifest, "parts": sizes}))
+        if (self._folder / _MANIFEST).exists():
+            _check(str(folder), read_manifest(folder), self._manifest)
+
+    def missing(self, process_index: int = 0, process_count: int = 1) -> list[CachePart]:
+        """This process's share of the parts that are still to be written."""
+        return [part for part in self._parts[process_index::process_count] if not self._path(part).exists()]
+
+    def write(self, part: CachePart, records: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Write one part, in full or not at all.
+
+        A record holds float32, float16, bfloat16 or int32 arrays under the names of a sample, for V captions: "moments"
+        [h, w, 2c], "states" [V, L, D], "prompt_embeds" [V, M, E], "pooled_prompt_embeds" [V, P], "time_ids" [6],
+        "native" []. There may be fewer records than rows, where samples were bad.
+
+        Raises:
+          PeaError: the folder cannot be written.
+        """
+        with _new_folder(self._folder):
+            path = self._path(part)
+            for torn in self._folder.glob(f"{path.name}.*"):
+                torn.unlink()
+            with _whole(path) as partial:
+                _write_records(partial, records)
+            if not (self._folder / _MANIFEST).exists():
+                with _whole(self._folder / _MANIFEST) as partial:
+                    partial.write_text(json.dumps(self._manifest, indent=1, sort_keys=True))
+
+    def _path(self, part: CachePart) -> pathlib.Path:
+        return _part_path(self._folder, part.number)
 
 
 class CachedSource:
-    """A `grain` random-access data source over a cache: `source[n]` is the dict of arrays that was written n-th.
+    """A `grain` random-access data source over a cache: `source[n]` is a dict of arrays.
 
     Args:
-      folder: where `write_cache` wrote.
+      folder: where the parts are.
       expected: what the cache must have been made with; fields of the manifest that are not named here may be anything.
 
     Raises:
-      PeaError: there is no complete and whole cache, or a field of its manifest is not as expected.
+      PeaError: there is no cache, some of it is missing or damaged, or a field of its manifest is not as expected.
     """
 
-    def __init__(self, folder: str, expected: Mapping[str, Any] | None = None):
+    def __init__(self, folder: str | pathlib.Path, expected: Mapping[str, Any] | None = None):
         self.manifest = read_manifest(folder)
-        _check(folder, self.manifest, json.loads(json.dumps(expected or {})))
-        try:
-            self._records = grain.sources.ArrayRecordDataSource(str(pathlib.Path(folder) / _RECORDS))
-        except RuntimeError as error:
-            raise PeaError(f"{folder}: {_RECORDS} is damaged; remove this folder, and it is made again") from error
-        if len(self._records) != self.manifest["samples"]:
-            count = self.manifest["samples"]
+        _check(str(folder), self.manifest, json.loads(json.dumps(expected or {})))
+        parts = self.manifest["parts"]
+        paths = [str(_part_path(pathlib.Path(folder), number)) for number in range(len(parts))]
+        if missing := [path for path in paths if not os.path.exists(path)]:
             raise PeaError(
-                f"{folder}: {len(self._records)} samples instead of {count}; remove this folder, and it is made again"
+                f"{folder}: {len(missing)} of {len(paths)} parts are missing, the first "
+                f"{os.path.basename(missing[0])}; python -m pea_jax.precompute makes them"
             )
+        ends = np.cumsum([0, *[_count(path) for path in paths]])
+        self.rows_by_bucket: dict[Size, np.ndarray] = {}
+        for (width, height, _), start, end in zip(parts, ends, ends[1:], strict=False):
+            before = self.rows_by_bucket.get((width, height), np.empty(0, np.int64))
+            self.rows_by_bucket[width, height] = np.concatenate([before, np.arange(start, end)])
+        self._records = grain.sources.ArrayRecordDataSource(paths)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -80,43 +127,69 @@ class CachedSource:
         return {name: _array(spec) for name, spec in safetensors.deserialize(self._records[number])}
 
 
-def read_manifest(folder: str) -> dict[str, Any]:
-    """The manifest of a complete cache.
+def read_manifest(folder: str | pathlib.Path) -> dict[str, Any]:
+    """The manifest of a cache, which may not be whole yet.
 
     Raises:
       PeaError: there is none.
     """
     try:
-        (pathlib.Path(folder) / _RECORDS).stat()
         return json.loads((pathlib.Path(folder) / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise PeaError(
-            f"{folder}: no complete cache here ({_RECORDS}, {_MANIFEST}); remove this folder, and it is made again"
-        ) from error
+        raise PeaError(f"{folder}: no cache here ({error}); python -m pea_jax.precompute makes one") from error
 
 
-def _make_folder(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders that had to be made, the innermost first."""
+def _part_path(folder: pathlib.Path, number: int) -> pathlib.Path:
+    return folder / f"part-{number:05d}.array_record"
+
+
+@contextlib.contextmanager
+def _new_folder(folder: pathlib.Path) -> Iterator[None]:
+    """`folder`, made if it is not there; what was made and stayed empty goes again."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return missing
+        yield
     except OSError as error:
         raise PeaError(
             f"{folder}: the cache cannot be written there ({error.strerror}); name another folder"
         ) from error
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
-def _write_records(path: pathlib.Path, records: Iterable[Mapping[str, np.ndarray]]) -> int:
+@contextlib.contextmanager
+def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives another path to write to, which becomes `path` at the end; after an error nothing is left of it."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_records(path: pathlib.Path, records: Iterable[Mapping[str, np.ndarray]]) -> None:
     # One record a group, else reading one decompresses its neighbours; floats hardly compress.
-    writer, count = ArrayRecordWriter(str(path), "group_size:1,uncompressed"), 0
+    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
     try:
         for record in records:
             writer.write(_serialize(record))
-            count += 1
     finally:
         writer.close()
-    return count
+
+
+def _count(path: str) -> int:
+    try:
+        reader = ArrayRecordReader(path)
+        try:
+            return reader.num_records()
+        finally:
+            reader.close()
+    except RuntimeError as error:
+        raise PeaError(f"{path}: damaged; remove it, and python -m pea_jax.precompute makes it again") from error
 
 
 def _serialize(record: Mapping[str, np.ndarray]) -> bytes:

@@ -6,52 +6,70 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from pea_jax.data import Captions, Sample
-from pea_jax.distill.models import FrozenModels
+from pea_jax.distill.models import Encoders
+from pea_jax.mesh import put_batch
 
-CHUNK = 128  # samples encoded at a time
+CHUNK = 128  # samples encoded at a time, fewer where their pixels are more than
+PIXELS = 2**22  # at a time
 
 
-def records(
-    models: FrozenModels,
-    samples: Iterable[tuple[Sample, np.ndarray, np.ndarray]],
-    captions: Callable[[Sample], Captions],
-) -> Iterator[dict[str, np.ndarray]]:
-    """One record a sample: V captions, M and L tokens.
+class Encoder:
+    """Makes records of samples: V captions, M and L tokens.
 
-    `moments [h, w, 2c]`, `states [V, L, D]`, `prompt_embeds [V, M, E]`, `pooled_prompt_embeds [V, P]`, `time_ids [6]`,
-    `native []`; all float32. Without `pooled_prompt_embeds` where the teacher has none.
+    `moments [h, w, 2c]`, `states [V, L, D]`, `prompt_embeds [V, M, E]` and, where the teacher has it,
+    `pooled_prompt_embeds [V, P]`, in the dtypes in which the models give them; `time_ids [6]` and `native []`, float32.
 
     Args:
       models: the frozen models whose outputs are kept.
-      samples: each with its pixels `[H, W, 3]` in [-1, 1] and its `time_ids`.
       captions: gives V texts for the student and as many for the teacher, as `CaptionRules` do.
+      mesh: of this process's devices, over which pictures are divided.
     """
-    graphdef, params = nnx.split(models.vae)
-    encode = jax.jit(lambda params, pixels: nnx.merge(graphdef, params).encode(pixels))
-    remaining = iter(samples)
-    while chunk := list(itertools.islice(remaining, CHUNK)):
-        texts = [captions(sample) for sample, _, _ in chunk]
-        asked = list(itertools.chain.from_iterable(each.student for each in texts))
-        answered = list(itertools.chain.from_iterable(each.teacher for each in texts))
-        states, _ = models.student.encode(asked)
-        teacher = models.teacher.encode(answered)
-        pixels = np.stack([pixels for _, pixels, _ in chunk])
+
+    def __init__(self, models: Encoders, captions: Callable[[Sample], Captions], mesh: Mesh):
+        self._models, self._captions, self._mesh = models, captions, mesh
+        graphdef, self._vae = nnx.split(models.vae)
+        self._encode = jax.jit(lambda params, pixels: nnx.merge(graphdef, params).encode(pixels))
+
+    def records(self, samples: Iterable[tuple[Sample, np.ndarray, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        """One record a sample.
+
+        Args:
+          samples: each with its pixels, uint8 `[H, W, 3]`, all of one shape, and its `time_ids`.
+        """
+        remaining = iter(samples)
+        while first := list(itertools.islice(remaining, 1)):
+            height, width, _ = first[0][1].shape
+            size = max(1, min(CHUNK, PIXELS // (width * height)))
+            yield from self._chunk(first + list(itertools.islice(remaining, size - 1)), size)
+
+    def _chunk(self, chunk: list[tuple[Sample, np.ndarray, np.ndarray]], size: int) -> Iterator[dict[str, np.ndarray]]:
+        count = len(chunk)
+        texts = [self._captions(sample) for sample, _, _ in chunk]
+        states, _ = self._models.student.encode(list(itertools.chain.from_iterable(each.student for each in texts)))
+        teacher = self._models.teacher.encode(list(itertools.chain.from_iterable(each.teacher for each in texts)))
         columns = dict(
-            moments=encode(params, jnp.asarray(_filled(pixels)))[: len(chunk)],
-            states=_by_sample(states, len(chunk)),
-            prompt_embeds=_by_sample(teacher.prompt_embeds, len(chunk)),
-            time_ids=np.stack([time_ids for _, _, time_ids in chunk]),
-            native=np.asarray([each.native for each in texts]),
+            moments=self._moments(np.stack([pixels for _, pixels, _ in chunk]), size),
+            states=_by_sample(states, count),
+            prompt_embeds=_by_sample(teacher.prompt_embeds, count),
+            time_ids=np.stack([time_ids for _, _, time_ids in chunk]).astype(np.float32),
+            native=np.asarray([each.native for each in texts], np.float32),
         )
         if teacher.pooled_prompt_embeds is not None:
-            columns["pooled_prompt_embeds"] = _by_sample(teacher.pooled_prompt_embeds, len(chunk))
-        arrays = {name: np.asarray(values, np.float32) for name, values in columns.items()}
-        yield from ({name: values[row] for name, values in arrays.items()} for row in range(len(chunk)))
+            columns["pooled_prompt_embeds"] = _by_sample(teacher.pooled_prompt_embeds, count)
+        yield from ({name: values[row] for name, values in columns.items()} for row in range(count))
+
+    def _moments(self, pixels: np.ndarray, size: int) -> np.ndarray:
+        """The last chunk is made as long as the others, so that the autoencoder is compiled once a bucket."""
+        full = -(-size // self._mesh.size) * self._mesh.size
+        filled = np.concatenate([pixels, np.repeat(pixels[-1:], full - len(pixels), axis=0)])
+        return np.asarray(self._encode(self._vae, put_batch(filled.astype(np.float32) / 127.5 - 1, self._mesh)))[
+            : len(pixels)
+        ]
 
 
 def fingerprint(params: Any) -> str:
@@ -65,8 +83,3 @@ def fingerprint(params: Any) -> str:
 def _by_sample(values: jax.Array, samples: int) -> np.ndarray:
     array = np.asarray(values)
     return array.reshape(samples, -1, *array.shape[1:])
-
-
-def _filled(pixels: np.ndarray) -> np.ndarray:
-    """The last chunk as long as the others, so that the encoder is compiled once."""
-    return np.concatenate([pixels, np.repeat(pixels[-1:], CHUNK - len(pixels), axis=0)])

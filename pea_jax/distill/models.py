@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import AdapterDims, PEAdapter
@@ -23,17 +23,24 @@ from pea_jax.text.encoders import TextEncoder
 from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders
 from pea_jax.text.stable_diffusion import load_conditioner
 from pea_jax.weights import load_unet, load_vae
-from pea_jax.weights.locations import locate_base
+from pea_jax.weights.locations import BaseModel, locate_base
+from pea_jax.weights.torch_names import PartitionRule
 
 
 @dataclasses.dataclass(frozen=True)
-class FrozenModels:
-    """The base model with its English text encoders, and the text encoder of the new language."""
+class Encoders:
+    """What a sample meets before the denoiser: autoencoder, English text encoders, that of the new language."""
 
-    unet: UNet2DCondition
     vae: AutoencoderKL
     teacher: Conditioner
     student: TextEncoder | JoinedTextEncoder
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenModels(Encoders):
+    """All of the base model, and the text encoder of the new language."""
+
+    unet: UNet2DCondition
     scheduler: SchedulerConfig
 
 
@@ -43,26 +50,35 @@ def load_models(config: ConfigDict, mesh: Mesh) -> FrozenModels:
     Raises:
       PeaError: one of them is missing, broken or not supported, or the UNet is made for inpainting.
     """
-    base, dtype = locate_base(config.base_model, config.base_model_config), jnp.dtype(config.dtype)
-    where: dict[str, Any] = dict(config=base.configs, dtype=dtype, mesh=mesh)
-
-    def partition(_: str, shape: tuple[int, ...]) -> PartitionSpec:
-        return frozen_sharding(mesh, shape, dtype).spec
-
-    unet = load_unet(base.weights, partition=partition, **where)
-    vae = load_vae(base.weights, partition=partition, **where)
-    if unet.config.in_channels != vae.config.latent_channels:
+    base = locate_base(config.base_model, config.base_model_config)
+    encoders = load_encoders(config, mesh)
+    unet = load_unet(base.weights, partition=_partition(config, mesh), **_settings(config, mesh, base))
+    if unet.config.in_channels != encoders.vae.config.latent_channels:
         raise PeaError(
             f"{config.base_model}: its UNet takes {unet.config.in_channels} channels, not the autoencoder's "
-            f"{vae.config.latent_channels}; use the base model, the adapter then goes with its inpainting version too"
+            f"{encoders.vae.config.latent_channels}; use the base model, the adapter then goes with its inpainting "
+            "version too"
         )
-    return FrozenModels(
-        unet=unet,
-        vae=vae,
-        teacher=load_conditioner(base.weights, **where),
+    return FrozenModels(**vars(encoders), unet=unet, scheduler=SchedulerConfig.from_pretrained(base.configs))
+
+
+def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:
+    """The frozen models without the UNet; as `load_models`."""
+    base = locate_base(config.base_model, config.base_model_config)
+    settings = _settings(config, mesh, base)
+    return Encoders(
+        vae=load_vae(base.weights, partition=_partition(config, mesh), **settings),
+        teacher=load_conditioner(base.weights, **settings),
         student=load_student(config, mesh),
-        scheduler=SchedulerConfig.from_pretrained(base.configs),
     )
+
+
+def _settings(config: ConfigDict, mesh: Mesh, base: BaseModel) -> dict[str, Any]:
+    return dict(config=base.configs, dtype=jnp.dtype(config.dtype), mesh=mesh)
+
+
+def _partition(config: ConfigDict, mesh: Mesh) -> PartitionRule:
+    return lambda _, shape: frozen_sharding(mesh, shape, jnp.dtype(config.dtype)).spec
 
 
 def load_student(config: ConfigDict, mesh: Mesh) -> TextEncoder | JoinedTextEncoder:

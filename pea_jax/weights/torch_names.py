@@ -10,11 +10,9 @@ Modules are named after the PyTorch checkpoint, so only the last part of a path 
 | anything else | the same | as it is |
 """
 
-import collections
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -24,9 +22,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pea_jax.errors import PeaError
+from pea_jax.threads import in_order
 
 Model = TypeVar("Model", bound=nnx.Module)
-Result = TypeVar("Result")
 PartitionRule = Callable[[str, tuple[int, ...]], PartitionSpec]
 
 READERS = min(4, os.cpu_count() or 1)  # threads that read parameters and hand them to the devices
@@ -93,7 +91,7 @@ def fill(
     if problems := _problems({torch_name(path): (path, variable) for path, variable in flat_state}, tensors):
         advice = "check that config.json and weights belong together"
         raise PeaError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}; {advice}")
-    arrays = _in_order(
+    placing = (
         functools.partial(
             _place, tensors[torch_name(path)], path, variable, _sharding(path, variable.shape, mesh, partition)
         )
@@ -102,20 +100,9 @@ def fill(
     # Cast here rather than in the threads, so that all processes of a pod run it in the same order.
     filled = [
         (path, variable.replace(array.astype(variable.dtype)))
-        for (path, variable), array in zip(flat_state, arrays, strict=True)
+        for (path, variable), array in zip(flat_state, in_order(placing, READERS), strict=True)
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
-
-
-def _in_order(calls: Iterable[Callable[[], Result]]) -> Iterator[Result]:
-    """The results of `calls`, which run in a few threads and never far ahead of what was taken: memory is bounded."""
-    with ThreadPoolExecutor(READERS) as pool:
-        running: collections.deque[Future[Result]] = collections.deque()
-        for call in calls:
-            running.append(pool.submit(call))
-            if len(running) > READERS:
-                yield running.popleft().result()
-        yield from (future.result() for future in running)
 
 
 def _problems(expected: dict[str, tuple[Any, Any]], tensors: Mapping[str, StoredArray]) -> list[str]:

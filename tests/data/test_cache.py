@@ -5,10 +5,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pea_jax.data import CachedSource, read_manifest, write_cache
+from pea_jax.data import CachedSource, CacheWriter, divide, read_manifest
 from pea_jax.errors import PeaError
 
-MANIFEST = {"text_encoder": {"id": "e5", "context_length": 24}, "variants": 3, "buckets": ((64, 64),)}
+MANIFEST = {"text_encoder": {"id": "e5", "context_length": 24}, "variants": 3}
+SQUARE, TALL = (64, 64), (32, 64)
 
 
 def record(number: int, dtype=np.float32) -> dict[str, np.ndarray]:
@@ -28,6 +29,16 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
+def writer(folder, manifest=MANIFEST, count: int = 7) -> CacheWriter:
+    """Of `count` samples of one bucket, three in a part."""
+    return CacheWriter(folder, manifest, divide({SQUARE: range(count)}, 3))
+
+
+def write_all(cache: CacheWriter, dtype=np.float32) -> None:
+    for part in cache.missing():
+        cache.write(part, (record(row, dtype) for row in part.rows))
+
+
 @pytest.fixture
 def folder(tmp_path):
     return str(tmp_path / "new" / "cache")
@@ -35,12 +46,62 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_round_trip(folder, dtype):
-    records = [record(number, dtype) for number in range(7)]
-    write_cache(folder, iter(records), MANIFEST)
+    write_all(writer(folder), dtype)
     source = CachedSource(folder)
-    assert len(source) == 7
+    assert len(source) == 7 and source.rows_by_bucket.keys() == {SQUARE}
+    np.testing.assert_array_equal(source.rows_by_bucket[SQUARE], range(7))
     for number in (6, 0, 3):
-        assert_same(source[number], records[number])
+        assert_same(source[number], record(number, dtype))
+
+
+def test_buckets(folder):
+    """Each part is of one bucket, and its rows are those of the data source."""
+    rows = {SQUARE: np.array([0, 2, 3, 7]), TALL: np.array([1, 4, 5, 6])}
+    parts = divide(rows, 3)
+    assert [(part.bucket, list(part.rows)) for part in parts] == [
+        (TALL, [1, 4, 5]),
+        (TALL, [6]),
+        (SQUARE, [0, 2, 3]),
+        (SQUARE, [7]),
+    ]
+    write_all(CacheWriter(folder, MANIFEST, parts))
+    source = CachedSource(folder)
+    for bucket, numbers in rows.items():
+        for place, number in zip(source.rows_by_bucket[bucket], numbers, strict=True):
+            assert_same(source[place], record(number))
+
+
+def test_bad_samples_are_left_out(folder):
+    cache = writer(folder)
+    for part in cache.missing():
+        cache.write(part, (record(row) for row in part.rows if row != 1))
+    source = CachedSource(folder)
+    assert len(source) == 6
+    assert_same(source[1], record(2))
+
+
+def test_processes_share_the_parts(folder):
+    shares = [[part.number for part in writer(folder).missing(process, 2)] for process in range(2)]
+    assert shares == [[0, 2], [1]]
+
+
+def test_what_was_stopped_goes_on_with_the_missing_parts(folder):
+    cache = writer(folder)
+    first, *others = cache.missing()
+    cache.write(first, map(record, first.rows))
+    with pytest.raises(PeaError, match=r"2 of 3 parts are missing, the first part-00001.array_record; .*precompute"):
+        CachedSource(folder, MANIFEST)
+    again = writer(folder)
+    assert [part.number for part in again.missing()] == [part.number for part in others]
+    write_all(again)
+    assert len(CachedSource(folder, MANIFEST)) == 7
+
+
+def test_what_was_killed_inside_a_part_leaves_nothing_for_good(folder):
+    os.makedirs(folder)
+    open(f"{folder}/part-00001.array_record.0123", "wb").close()
+    write_all(writer(folder))
+    assert sorted(os.listdir(folder)) == ["manifest.json", *(f"part-0000{n}.array_record" for n in range(3))]
 
 
 def test_arrays_may_lie_in_any_order(folder):
@@ -52,15 +113,16 @@ def test_arrays_may_lie_in_any_order(folder):
         "back": array[::-1],
         "broadcast": np.broadcast_to(array[0], (2, 3, 4)),
     }
-    write_cache(folder, [views], {})
+    cache = writer(folder, count=1)
+    cache.write(cache.missing()[0], [views])
     assert_same(CachedSource(folder)[0], views)
 
 
 def test_manifest(folder):
-    write_cache(folder, [record(0)], MANIFEST)
+    write_all(writer(folder))
     CachedSource(folder, MANIFEST)
     CachedSource(folder, {"text_encoder": {"id": "e5"}})
-    assert read_manifest(folder) == {**json.loads(json.dumps(MANIFEST)), "samples": 1}
+    assert read_manifest(folder) == {**MANIFEST, "parts": [[64, 64, 3], [64, 64, 3], [64, 64, 1]]}
 
 
 @pytest.mark.parametrize(
@@ -72,84 +134,56 @@ def test_manifest(folder):
     ],
 )
 def test_mismatch_names_the_field(folder, expected, message):
-    write_cache(folder, [record(0)], MANIFEST)
-    with pytest.raises(PeaError, match=f"{folder}: {message}") as error:
-        CachedSource(folder, MANIFEST | expected)
-    assert "\n" not in str(error.value)
+    write_all(writer(folder))
+    for refused in (CachedSource, writer):
+        with pytest.raises(PeaError, match=f"{folder}: {message}") as error:
+            refused(folder, MANIFEST | expected)
+        assert "\n" not in str(error.value)
 
 
-def failing(count: int):
-    yield from map(record, range(count))
-    raise ValueError("stop")
+def test_other_data_are_refused(folder):
+    write_all(writer(folder))
+    with pytest.raises(PeaError, match="made with parts = "):
+        writer(folder, count=8)
 
 
 def test_failure_leaves_nothing_behind(folder):
+    def failing():
+        yield record(0)
+        raise ValueError("stop")
+
+    cache = writer(folder)
     with pytest.raises(ValueError, match="stop"):
-        write_cache(folder, failing(3), MANIFEST)
+        cache.write(cache.missing()[0], failing())
     assert not os.path.exists(folder)
-    with pytest.raises(PeaError, match=f"{folder}: no complete cache here .*; remove this folder"):
+    with pytest.raises(PeaError, match=f"{folder}: no cache here .*precompute makes one"):
         CachedSource(folder)
 
 
-def test_failure_leaves_an_older_cache_alone(folder):
-    write_cache(folder, [record(5)], MANIFEST)
-    with pytest.raises(ValueError, match="stop"):
-        write_cache(folder, failing(3), {"variants": 9})
-    assert sorted(os.listdir(folder)) == ["manifest.json", "samples.array_record"]
-    assert_same(CachedSource(folder, MANIFEST)[0], record(5))
-
-
-def test_a_crash_between_the_two_files_leaves_no_cache(folder, monkeypatch):
-    """Never the old manifest beside the new records."""
-    write_cache(folder, [record(5)], MANIFEST)
-    replace = os.replace
-
-    def crash(source, target):
-        if str(target).endswith("manifest.json"):
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(KeyboardInterrupt):
-        write_cache(folder, [record(6)], {"variants": 9})
-    with pytest.raises(PeaError, match="no complete cache"):
-        CachedSource(folder, MANIFEST)
-
-
-def test_written_again(folder):
-    write_cache(folder, [record(5)], MANIFEST)
-    write_cache(folder, [record(6), record(7)], {"variants": 9})
-    source = CachedSource(folder, {"variants": 9})
-    assert len(source) == 2
-    assert_same(source[0], record(6))
-
-
-def test_records_and_manifest_belong_together(folder, tmp_path):
-    write_cache(folder, [record(5)], MANIFEST)
-    write_cache(str(tmp_path / "other"), [record(5), record(6)], MANIFEST)
-    os.replace(tmp_path / "other" / "samples.array_record", f"{folder}/samples.array_record")
-    with pytest.raises(PeaError, match="2 samples instead of 1; remove this folder"):
-        CachedSource(folder)
-    os.remove(f"{folder}/samples.array_record")
-    with pytest.raises(PeaError, match="no complete cache"):
+def test_no_manifest(folder):
+    write_all(writer(folder))
+    os.truncate(f"{folder}/manifest.json", 10)
+    with pytest.raises(PeaError, match="no cache here"):
         CachedSource(folder)
 
 
-def test_truncated_records(folder):
-    write_cache(folder, [record(5)], MANIFEST)
-    path = f"{folder}/samples.array_record"
+def test_truncated_part(folder):
+    write_all(writer(folder))
+    path = f"{folder}/part-00001.array_record"
     for size in (os.path.getsize(path) - 100, 10, 0):
         os.truncate(path, size)
-        with pytest.raises(PeaError, match=f"{folder}: samples.array_record is damaged; remove this folder"):
+        with pytest.raises(PeaError, match=f"{path}: damaged; remove it"):
             CachedSource(folder)
 
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
+    cache = writer(tmp_path / "file" / "cache")
     with pytest.raises(PeaError, match=r"file/cache: the cache cannot be written there \(Not a directory\)"):
-        write_cache(str(tmp_path / "file" / "cache"), [], MANIFEST)
+        write_all(cache)
 
 
-def test_other_dtypes_are_refused_when_written(folder):
-    with pytest.raises(TypeError, match="has {'moments': 'float64', 'states': 'float64'}; take one of F32"):
-        write_cache(folder, [record(0), record(0, np.float64)], MANIFEST)
+def test_the_manifest_is_json(folder):
+    write_all(writer(folder, {**MANIFEST, "buckets": ((64, 64),)}))
+    assert json.loads(json.dumps(read_manifest(folder)))["buckets"] == [[64, 64]]
+    CachedSource(folder, {"buckets": ((64, 64),)})

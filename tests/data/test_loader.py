@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pea_jax.data import CachedSource, CaptionRules, PixelExample, WebDatasetSource, write_cache
+from pea_jax.data import CachedSource, CacheWriter, CaptionRules, PixelExample, WebDatasetSource, divide
 from pea_jax.data.loader import cached_example, make_loader, tokenize_captions
 from pea_jax.errors import PeaError
 
@@ -190,8 +190,10 @@ def test_cached_and_decoded_samples_draw_the_same_captions(shard, tmp_path):
             "native": np.float32(0),
         }
 
-    write_cache(str(tmp_path / "cache"), map(record, range(len(source))), {})
-    cached = batches(make_loader(CachedSource(str(tmp_path / "cache")), cached_example, batch_size=5, seed=7), 9)
+    writer = CacheWriter(tmp_path, {}, divide({(4, 4): range(len(source))}))
+    for part in writer.missing():
+        writer.write(part, map(record, part.rows))
+    cached = batches(make_loader(CachedSource(tmp_path), cached_example, batch_size=5, seed=7), 9)
     decoded = batches(make_loader(source, example, batch_size=5, seed=7), 9)
     assert {name: array.shape for name, array in cached[0].items()} == {
         "moments": (5, 4, 4, 2),
