@@ -30,6 +30,7 @@ class Filters:
     min_aesthetic: float = 0.0  # 0: any
     max_watermark: float = 1.0  # 1: any
     unscored: str = "keep"
+    max_pixels: int = 0  # 0: any
 
     def __post_init__(self):
         if self.unscored not in UNSCORED:
@@ -52,6 +53,8 @@ class Filters:
         }
         if self.min_pixels:
             found[f"fewer than {self.min_pixels} pixels"] = sides[0] * sides[1] < self.min_pixels
+        if self.max_pixels:
+            found[f"more than {self.max_pixels} pixels"] = sides[0] * sides[1] > self.max_pixels
         if self.min_side:
             found[f"a side below {self.min_side} pixels"] = np.minimum(*sides) < self.min_side
         if self.max_aspect_error:

@@ -20,7 +20,7 @@ from pea_jax.config import check
 from pea_jax.data.loader import Example, PixelExample, check_buckets
 from pea_jax.data.samples import Sample
 from pea_jax.distill.overview import tables
-from pea_jax.distill.training_set import TrainingSet, caption_rules, training_set
+from pea_jax.distill.training_set import TrainingSet, caption_rules, check_usable, look_at
 from pea_jax.errors import BadSample, PeaError
 from pea_jax.grids import save_grid
 from pea_jax.report import console
@@ -38,9 +38,10 @@ def main() -> None:
     check(config)
     if OUT.value:
         command.check_file("--out", pathlib.Path(OUT.value))
-    chosen = training_set(config)
+    chosen = look_at(config)
     for table in tables(config, chosen):
         console.print(table, "")
+    check_usable(config, chosen)
     if OUT.value:
         write_sheet(config, chosen, OUT.value)
         console.print(f"{OUT.value}: pictures as they are cropped")
@@ -54,7 +55,7 @@ def write_sheet(config: ConfigDict, chosen: TrainingSet, path: str) -> None:
       PeaError: it cannot be written.
     """
     rng = np.random.default_rng(config.seed)
-    example = PixelExample(caption_rules(config), chosen.buckets, config.data.time_ids)
+    example = PixelExample(caption_rules(config), chosen.buckets, config.data.time_ids, config.data.max_pixels)
     rows, labels = [], []
     for number in rng.permutation(chosen.first(len(chosen.kept))):
         try:

@@ -31,9 +31,9 @@ def tables(config: ConfigDict, chosen: TrainingSet) -> Iterator[Table]:
     yield _buckets(config, chosen)
     if chosen.survey.bad:
         yield _bad(chosen.survey.bad)
-    texts = _texts(config, chosen)
-    yield _lengths(config, texts)
-    yield _examples(texts[:: max(1, len(texts) // 8)][:8])
+    if texts := _texts(config, chosen):
+        yield _lengths(config, texts)
+        yield _examples(texts[:: max(1, len(texts) // 8)][:8])
 
 
 def _sets(config: ConfigDict, chosen: TrainingSet) -> Table:
@@ -75,10 +75,11 @@ def _buckets(config: ConfigDict, chosen: TrainingSet) -> Table:
     table = _table("Buckets", "width x height", "samples", "share", "drawn", "batches an epoch")
     batches = {bucket: len(rows) // config.batch_size for bucket, rows in chosen.rows_by_bucket.items()}
     weights = chosen.weights or batches
+    used, drawings = int(chosen.kept.sum()) or 1, sum(weights.values()) or 1
     for bucket in chosen.buckets:
         count = len(chosen.rows_by_bucket.get(bucket, ()))
-        share, drawn = count / chosen.kept.sum(), weights.get(bucket, 0) / (sum(weights.values()) or 1)
-        shown = f"{count:,}", f"{share:.1%}", f"{drawn:.1%}", f"{batches.get(bucket, 0):,}"
+        drawn = weights.get(bucket, 0) / drawings
+        shown = f"{count:,}", f"{count / used:.1%}", f"{drawn:.1%}", f"{batches.get(bucket, 0):,}"
         table.add_row(f"{bucket[0]}x{bucket[1]}", *shown)
     return table
 
@@ -126,9 +127,8 @@ def _token_counts(name: str, texts: list[str]) -> np.ndarray:
 
 
 def _add_lengths(table: Table, unit: str, counts: np.ndarray, limit: int | None) -> None:
-    if len(counts):
-        cut = "" if limit is None else f"{np.mean(counts > limit):.1%}"
-        table.add_row(unit, *(f"{value:.0f}" for value in (*np.quantile(counts, (0.5, 0.95)), counts.max())), cut)
+    cut = "" if limit is None else f"{np.mean(counts > limit):.1%}"
+    table.add_row(unit, *(f"{value:.0f}" for value in (*np.quantile(counts, (0.5, 0.95)), counts.max())), cut)
 
 
 def _examples(texts: list[tuple[str, str, str, bool]]) -> Table:

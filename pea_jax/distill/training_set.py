@@ -10,6 +10,7 @@ from pea_jax.data import CaptionRules, open_source
 from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
 from pea_jax.data.captions import Kind
 from pea_jax.data.filters import Filters, apply_reasons
+from pea_jax.data.skipping import LEAST
 from pea_jax.data.sources import Source
 from pea_jax.data.survey import Bad, Survey, Surveyor, take_survey
 from pea_jax.data.text_cleaning import cleaning
@@ -42,10 +43,21 @@ class TrainingSet:
 
 
 def training_set(config: ConfigDict) -> TrainingSet:
-    """What a config trains on, after one look at each sample's record and image header, which is kept.
+    """What a config trains on.
 
     Raises:
-      PeaError: the data cannot be read, a rule is not known, or no sample passes.
+      PeaError: as `look_at` and `check_usable`.
+    """
+    chosen = look_at(config)
+    check_usable(config, chosen)
+    return chosen
+
+
+def look_at(config: ConfigDict) -> TrainingSet:
+    """The samples of a config, after one look at each one's record and image header, which is kept.
+
+    Raises:
+      PeaError: the data cannot be read, or a rule is not known.
     """
     data, buckets = config.data, buckets_of(config)
     check_time_ids(data.time_ids)
@@ -53,22 +65,33 @@ def training_set(config: ConfigDict) -> TrainingSet:
     filters, surveyor = _rules(config)
     source = open_source(data.train, data.cache_dir or None)
     survey = take_survey(source, surveyor, cache_dir=data.cache_dir or None, num_threads=data.num_threads)
-    _check_language(surveyor.captions, survey.rows, data.train)
-    rows = survey.rows
-    nearest, error = nearest_buckets(rows["width"], np.maximum(rows["height"], 1), buckets)
-    kept, removed = apply_reasons(filters.reasons(rows, error), len(rows))
-    if not kept.any():
-        reasons = ", ".join(f"{name}: {count}" for name, count in removed.items() if count)
-        raise PeaError(
-            f"{data.train}: none of {len(rows)} samples passes config.data.filters ({reasons or 'no samples'})"
-        )
+    nearest, error = nearest_buckets(survey.rows["width"], np.maximum(survey.rows["height"], 1), buckets)
+    kept, removed = apply_reasons(filters.reasons(survey.rows, error), len(survey.rows))
     return TrainingSet(source, survey, kept, removed, nearest, buckets, weights)
+
+
+def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
+    """Refuse a set that is not worth a run.
+
+    Raises:
+      PeaError: more samples are bad than `config.data.max_bad_rate` allows, none has a caption in the language, or
+        none is left.
+    """
+    train, limit, rows = config.data.train, config.data.max_bad_rate, chosen.survey.rows
+    bad = np.count_nonzero(rows["bad"])
+    if bad > limit * len(rows) and bad >= (LEAST if limit else 1):
+        first = f"the first: {chosen.survey.bad[0]}"
+        raise PeaError(f"{train}: {bad} of {len(rows)} samples are bad, config.data.max_bad_rate={limit}; {first}")
+    _check_language(caption_rules(config), rows, train)
+    if not chosen.kept.any():
+        reasons = ", ".join(f"{name}: {count}" for name, count in chosen.removed.items() if count)
+        raise PeaError(f"{train}: none of {len(rows)} samples passes config.data.filters ({reasons or 'no samples'})")
 
 
 def _rules(config: ConfigDict) -> tuple[Filters, Surveyor]:
     filters = dict(config.data.filters)
     fields = {name: filters.pop(name) for name in ("aesthetic_field", "watermark_field")}
-    return Filters(**filters), Surveyor(caption_rules(config), **fields)
+    return Filters(max_pixels=config.data.max_pixels, **filters), Surveyor(caption_rules(config), **fields)
 
 
 def _check_language(captions: CaptionRules, rows: np.ndarray, train: str) -> None:

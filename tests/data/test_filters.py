@@ -72,6 +72,10 @@ def test_least_side():
     ]
 
 
+def test_most_pixels():
+    assert removed(Filters(max_pixels=1000), row(100, 10), row(11, 91)) == [[], ["more than 1000 pixels"]]
+
+
 def test_pixels_of_the_largest_images_do_not_overflow():
     assert removed(PUBLISHED, row(65535, 65535)) == [[]]
 

@@ -67,3 +67,9 @@ def test_a_bucket_too_small_is_named_at_the_end(shards):
     result = inspect(shards, **{"batch_size": 4})
     assert result.returncode == 1 and "24x16" in result.stdout
     assert result.stderr.startswith("error: bucket (24, 16): 3 samples are less than one batch of 4; lower batch_size")
+
+
+def test_a_set_of_which_nothing_is_left_is_shown_all_the_same(shards):
+    result = inspect(shards, **{"data.filters.min_side": 100})
+    assert result.returncode == 1 and ["a side below 100 pixels", "12", "0"] in rows(result.stdout)
+    assert "none of 13 samples passes config.data.filters" in result.stderr

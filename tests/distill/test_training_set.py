@@ -106,6 +106,24 @@ def test_nothing_is_left(config, write_shard):  # noqa: F811
         training_set(config)
 
 
+def test_too_many_bad_samples(config, write_shard):  # noqa: F811
+    """Four in a small set are borne; without a rate none is."""
+    good, bad = {f"g{number}": members() for number in range(9)}, {**members(), "png": b"no picture"}
+    write_shard("a.tar", good | {f"b{number}": bad for number in range(4)})
+    assert training_set(config).kept.sum() == 9
+    config.data.max_bad_rate = 0.0
+    with pytest.raises(
+        PeaError, match=r"4 of 13 samples are bad, config.data.max_bad_rate=0.0; the first: .*sample b0"
+    ):
+        training_set(config)
+    write_shard("a.tar", good | {f"b{number}": bad for number in range(5)})
+    config.data.max_bad_rate = 0.35
+    with pytest.raises(PeaError, match="5 of 14 samples are bad"):
+        training_set(config)
+    config.data.max_bad_rate = 0.36
+    assert training_set(config).kept.sum() == 9
+
+
 def test_a_language_that_the_data_do_not_have(config, write_shard):  # noqa: F811
     """Though all of it could be learnt in English."""
     write_shard("a.tar", {"a": members()})
