@@ -57,6 +57,20 @@ def test_hosts_see_disjoint_samples_that_are_the_epoch():
     assert {*first.ravel(), *second.ravel()} == set(range(23))
 
 
+def test_two_hosts_three_epochs_two_buckets():
+    """24 samples in 6 batches: union the corpus, intersection empty, the same bucket at each step, another order."""
+    rows = {(64, 64): range(16), (96, 64): range(16, 24)}
+    load = functools.partial(make_loader, Numbers(24), draw, batch_size=4, seed=5, rows_by_bucket=rows)
+    hosts = [numbers(load(process_index=index, process_count=HOSTS), 18) for index in range(HOSTS)]
+    for first in range(0, 18, 6):
+        seen = [set(mine[first : first + 6].ravel()) for mine in hosts]
+        assert seen[0] | seen[1] == set(range(24)) and not seen[0] & seen[1]
+    wide = [mine >= 16 for mine in hosts]
+    for step in range(18):
+        assert len({*wide[0][step], *wide[1][step]}) == 1
+    assert all(len({tuple(mine[first : first + 6].ravel()) for first in range(0, 18, 6)}) == 3 for mine in hosts)
+
+
 def test_hosts_together_see_what_one_alone_would():
     alone = batches(make_loader(Numbers(23), draw, batch_size=4, seed=3), 15)
     hosts = [batches(host(index), 15) for index in range(HOSTS)]
