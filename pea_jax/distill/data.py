@@ -13,6 +13,7 @@ from pea_jax.data.batches import Batches
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.precomputed import cached_source
 from pea_jax.distill.training_set import bucket_weights, caption_rules, training_set
+from pea_jax.report import console
 
 
 def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib.Path) -> Batches:
@@ -34,6 +35,7 @@ def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib
         settings |= dict(rows_by_bucket=cached.rows_by_bucket, weights=bucket_weights(config))
         return batches(make_loader(cached, cached_example, **settings))
     chosen = training_set(config)
+    console.print(f"{config.data.train}: {chosen}", highlight=False)
     example = PixelExample(caption_rules(config), chosen.buckets, config.data.time_ids, config.data.max_pixels)
     tokenize = functools.partial(tokenize_captions, student=models.student.tokenize, teacher=models.teacher.tokenize)
     settings |= dict(rows_by_bucket=chosen.rows_by_bucket, weights=chosen.weights)

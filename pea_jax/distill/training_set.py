@@ -37,6 +37,14 @@ class TrainingSet:
         groups = group_by_bucket(rows, self.nearest, self.buckets)
         return groups if self.weights is None else {bucket: groups.get(bucket, rows[:0]) for bucket in self.weights}
 
+    def __str__(self) -> str:
+        """In one line, what there is, and in which language the student is asked."""
+        rows = self.survey.rows[self.kept]
+        kinds = (Kind.NATIVE, Kind.TRANSLATED, Kind.ENGLISH)
+        captions = ", ".join(f"{np.count_nonzero(rows['caption'] == kind):,} {kind.name.lower()}" for kind in kinds)
+        bad = np.count_nonzero(self.survey.rows["bad"])
+        return f"{len(rows):,} of {len(self.kept):,} samples are used, {bad:,} are bad; captions: {captions}"
+
     def first(self, count: int) -> np.ndarray:
         """The numbers of the first `count` samples that are used."""
         return np.flatnonzero(self.kept)[:count]

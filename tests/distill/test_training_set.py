@@ -59,6 +59,7 @@ def test_the_published_filters_and_order(config, write_shard):  # noqa: F811
     assert {bucket: found.tolist() for bucket, found in rows.items()} == {(64, 64): [0, 2], (96, 64): [4]}
     assert all(found.dtype == np.int32 for found in rows.values())
     assert chosen.first(2).tolist() == [0, 2]
+    assert str(chosen) == "3 of 8 samples are used, 1 are bad; captions: 1 native, 2 translated, 0 english"
     assert chosen.survey.rows["caption"][[0, 2]].tolist() == [Kind.TRANSLATED, Kind.NATIVE]
     assert chosen.survey.rows["native"][[0, 2]].tolist() == [False, True]
 
