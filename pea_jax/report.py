@@ -28,7 +28,8 @@ def track(sequence: Sequence[Any], description: str) -> Iterable[Any]:
 @contextlib.contextmanager
 def counting(total: int, description: str) -> Iterator[Callable[[int], None]]:
     """A progress bar; what is given moves it by a number."""
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as bar:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=console) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
 
@@ -48,14 +49,13 @@ class Report:
         num_steps: int,
         batch_size: int,
         peak_flops: float | None = None,
-        flops_per_step: float | None = None,
     ):
         self._path = workdir / "metrics.jsonl"
         with writing(workdir):
             _drop_entries_after(self._path, first_step)
             self._file = self._path.open("a")
             self._events = _Events(workdir / "tensorboard", first_step + 1)
-        self._batch_size, self._flops = batch_size, (flops_per_step, peak_flops)
+        self._batch_size, self._peak_flops, self._flops = batch_size, peak_flops, 0.0
         self._clock: float | None = None
         self._clock_step = first_step
         self._bar = Progress(
@@ -80,15 +80,21 @@ class Report:
             self._file.close()
             self._events.close()
 
-    def advance(self, step: int) -> None:
-        """Move the bar; the first step, which compiles, starts the clock of images per second."""
+    def advance(self, step: int, flops: float = 0.0) -> None:
+        """Move the bar; the first step, which compiles, starts the clock of images per second.
+
+        Args:
+          step: the one that was just started.
+          flops: its operations.
+        """
         self._bar.update(self._task, completed=step)
+        self._flops += flops
         if self._clock is None:
             self.restart_clock(step)
 
     def restart_clock(self, step: int) -> None:
         """Leave out what was not training: compilation, pictures."""
-        self._clock, self._clock_step = time.perf_counter(), step
+        self._clock, self._clock_step, self._flops = time.perf_counter(), step, 0.0
 
     def check(self, step: int, values: Mapping[str, float]) -> None:
         """Stop a run that has diverged.
@@ -122,11 +128,10 @@ class Report:
     def _speed(self, step: int) -> dict[str, float]:
         if self._clock is None or step <= self._clock_step:
             return {}
-        steps_per_second = (step - self._clock_step) / (time.perf_counter() - self._clock)
-        speed = dict(images_per_second=round(steps_per_second * self._batch_size, 2))
-        flops, peak = self._flops
-        if flops and peak:
-            speed["mfu"] = round(steps_per_second * flops / peak, 4)
+        seconds = time.perf_counter() - self._clock
+        speed = dict(images_per_second=round((step - self._clock_step) * self._batch_size / seconds, 2))
+        if self._peak_flops:
+            speed["mfu"] = round(self._flops / seconds / self._peak_flops, 4)
         return speed
 
 

@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from pea_jax import adapter_folder, command
+from pea_jax import adapter_folder, command, flops
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, is_complete
 from pea_jax.checkpoint import Checkpoints, saved_steps
@@ -80,7 +80,13 @@ def train(config: ConfigDict, workdir: pathlib.Path, preemption: Preemption) -> 
     with (
         contextlib.closing(iterator),
         Checkpoints(**saving, cleanup=True) as checkpoints,
-        Report(workdir, first_step=int(state.step), num_steps=config.num_steps, batch_size=config.batch_size) as report,
+        Report(
+            workdir,
+            first_step=int(state.step),
+            num_steps=config.num_steps,
+            batch_size=config.batch_size,
+            peak_flops=run.peak_flops,
+        ) as report,
     ):
         state = run.to_the_end(state, iterator, checkpoints, report, pictures, preemption)
     nnx.update(adapter, state.exported)
@@ -108,6 +114,9 @@ class Run:
         step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay)
         self._step = jax.jit(step, donate_argnums=0)
         self._frozen = models.frozen_trees(frozen_models, cached=config.data.cached)
+        peak = flops.peak_flops(mesh.devices.flat[0])
+        self.peak_flops = peak * mesh.size if peak else None
+        self._flops: dict[Any, float] = {}
 
     def to_the_end(
         self,
@@ -123,10 +132,12 @@ class Run:
         if first == 0 or (first % config.sample.every == 0 and not pictures.drawn(first)):
             pictures.draw(first, state.exported, report)
         for number in range(first + 1, config.num_steps + 1):
-            state, metrics = self._step(state, self._frozen, meshes.put_batch(next(iterator), self._mesh))
+            batch = meshes.put_batch(next(iterator), self._mesh)
+            operations = self._operations(state, batch)
+            state, metrics = self._step(state, self._frozen, batch)
             self._log(report, pending)
             pending = number, {**metrics, "skipped": iterator.skipped}
-            report.advance(number)
+            report.advance(number, operations)
             last = number == config.num_steps
             ending = preemption.due(number) and not last
             if last or ending or number % config.checkpoint.every == 0:
@@ -140,6 +151,15 @@ class Run:
                 pictures.draw(number, state.exported, report)
                 report.restart_clock(number)
         return state
+
+    def _operations(self, state: TrainState, batch: Any) -> float:
+        """Of one step, on all devices; 0 where it does not matter."""
+        if self.peak_flops is None:
+            return 0.0
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shapes not in self._flops:
+            self._flops[shapes] = flops.count(self._step.trace(state, self._frozen, batch).jaxpr)
+        return self._flops[shapes]
 
     def _log(self, report: Report, pending: tuple[int, dict[str, Any]] | None) -> None:
         """Check one step's metrics, and write them where they are due."""

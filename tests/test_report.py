@@ -27,9 +27,9 @@ def test_one_line_a_step_with_terms_and_speed(tmp_path):
 
 
 def test_mfu_where_the_peak_is_known(tmp_path):
-    with Report(tmp_path, first_step=0, num_steps=2, batch_size=4, flops_per_step=1e6, peak_flops=1e9) as report:
-        report.advance(1)
-        report.advance(2)
+    with Report(tmp_path, first_step=0, num_steps=2, batch_size=4, peak_flops=1e9) as report:
+        report.advance(1, 1e6)
+        report.advance(2, 1e6)
         report.metrics(2, dict(loss=1.0))
     (line,) = entries(tmp_path)
     assert line["mfu"] == pytest.approx(line["images_per_second"] / 4 * 1e6 / 1e9, rel=0.05, abs=1e-4)
