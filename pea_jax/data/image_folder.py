@@ -98,7 +98,11 @@ def _line_starts(file: File) -> np.ndarray:
         starts = np.concatenate(ends)
         if starts[-1] < file.size:
             starts = np.append(starts, file.size)
-        while len(starts) > 1 and starts[-1] - starts[-2] < 3 and not read(starts[-2], starts[-1] - starts[-2]).strip():
+        while (
+            len(starts) > 1
+            and starts[-1] - starts[-2] < 3
+            and not bytes(read(starts[-2], starts[-1] - starts[-2])).strip()
+        ):
             starts = starts[:-1]
     return starts
 

@@ -80,13 +80,21 @@ def read_all(path: str) -> bytes:
 
 
 @contextlib.contextmanager
-def open_reader(path: str) -> Iterator[Callable[[int, int], bytes]]:
-    """`read` for many reads of one file."""
+def open_reader(path: str) -> Iterator[Callable[[int, int], bytes | memoryview]]:
+    """`read` for many reads of one file; what it gives may change at the next call."""
     if is_remote(path):
         yield functools.partial(read, path)
         return
     with _reading(path), open(path, "rb", buffering=0) as file:
-        yield lambda offset, size: os.pread(file.fileno(), size, offset)
+        buffer = bytearray()  # made once: new memory is slower than the disk
+
+        def read_into(offset: int, size: int) -> memoryview:
+            nonlocal buffer
+            buffer = buffer if len(buffer) >= size else bytearray(size)
+            view = memoryview(buffer)[:size]
+            return view[: os.preadv(file.fileno(), [view], offset)]
+
+        yield read_into
 
 
 def open_stream(path: str) -> BinaryIO:

@@ -11,91 +11,105 @@ from collections.abc import Callable
 import numpy as np
 
 _BLOCK = 512
-_OCTAL = 8 ** np.arange(10, -1, -1, dtype=np.int64)  # 11 digits
+_CHECKSUM = np.repeat(np.array([0, 1, 0], np.uint8), (4, 8, 4))  # where it lies, in bytes 144 to 160
 
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """Regular members in the order of the file."""
+    """M regular members in the order of the file."""
 
-    names: list[bytes]
-    offsets: list[int]  # of the data
-    sizes: list[int]
+    names: np.ndarray  # [M] bytes
+    offsets: np.ndarray  # [M] int64, of the data
+    sizes: np.ndarray  # [M] int64
 
 
-def read_members(read: Callable[[int, int], bytes], size: int, block: int) -> Members | None:
+def read_members(read: Callable[[int, int], bytes | memoryview], size: int, block: int) -> Members | None:
     """All members of a tar, None if it holds anything but plain files and folders or is damaged.
 
     Args:
-      read: (offset, size) to bytes.
+      read: (offset, size) to bytes, which may change at the next call.
       size: of the tar.
       block: bytes to read at a time; members that reach beyond them are skipped, not read.
     """
-    members, position = Members([], [], []), 0
+    found, position = [], 0
     while position + _BLOCK <= size:
         data = np.frombuffer(read(position, block), np.uint8)
         headers = data[: len(data) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
         if not len(headers):
             return None
-        rows, following = _chain(headers)
-        if len(rows):
-            _append(members, headers[rows], position + (rows + 1) * _BLOCK)
+        rows, sizes, following = _chain(headers)
+        regular = headers[rows, 156] != ord("5")
+        rows, sizes = rows[regular], sizes[regular]
+        found.append(Members(_names(headers, rows), position + (rows + 1) * _BLOCK, sizes))
         if following < len(headers):  # no plain header there
-            return members if not headers[following].any() else None
+            return None if headers[following].any() else _joined(found)
         position += following * _BLOCK
     return None  # without the end-of-archive block
 
 
-def _chain(headers: np.ndarray) -> tuple[np.ndarray, int]:
-    """The rows that are headers, counted from the one in row 0, and the row where the next one must be."""
-    plain = np.flatnonzero(_plain(headers))
-    after = np.full(len(headers), -1)
-    blocks = np.where(headers[plain, 156] == ord("5"), 0, -(-_size(headers[plain]) // _BLOCK))
-    after[plain] = plain + 1 + blocks
-    jumps, rows, row = after.tolist(), [], 0
-    while row < len(jumps) and jumps[row] > 0:
-        rows.append(row)
-        row = jumps[row]
-    return np.array(rows, np.int64), row
+def _chain(headers: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The rows that are headers, from row 0 on, the sizes they tell, and the row where the next one must be."""
+    rows, sizes = _plain(headers)
+    if not len(rows) or rows[0]:
+        return rows[:0], sizes[:0], 0
+    following = rows + 1 + np.where(headers[rows, 156] == ord("5"), 0, -(-sizes // _BLOCK))
+    if not np.array_equal(following[:-1], rows[1:]):  # some of them lie inside a member: a tar in the tar
+        where = {row: number for number, row in enumerate(rows.tolist())}
+        chain = [0]
+        while (row := int(following[chain[-1]])) in where:
+            chain.append(where[row])
+        rows, sizes, following = rows[chain], sizes[chain], following[chain]
+    return rows, sizes, int(following[-1])
 
 
-def _plain(headers: np.ndarray) -> np.ndarray:
-    """Which blocks are the header of a regular file or a folder with a size in octal and a right checksum."""
-    possible = np.flatnonzero((headers[:, 257:262] == np.frombuffer(b"ustar", np.uint8)).all(1))
+def _plain(headers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that hold the header of a file or a folder, with a size in octal and a right checksum; the sizes."""
+    possible = np.flatnonzero(headers[:, 257] == ord("u"))
     found = headers[possible]
-    digits = found[:, 124:135]
-    plain = np.isin(found[:, 156], [0, ord("0"), ord("5")]) & (digits >= 48).all(1) & (digits < 56).all(1)
-    plain &= np.isin(found[:, 135], [0, 32])
-    stored = found[:, 148:154].astype(np.int64) - 48
-    plain &= (stored >= 0).all(1) & (stored < 8).all(1)
-    sums = found.sum(1, dtype=np.int64) - found[:, 148:156].sum(1, dtype=np.int64) + 8 * 32
-    plain &= sums == stored @ _OCTAL[-6:]
-    old_folder = (found[:, 156] == 0) & (found[:, 99] == ord("/"))  # its name may end there
-    result = np.zeros(len(headers), bool)
-    result[possible] = plain & ~old_folder
+    kind, magic = found[:, 156], found[:, 257:263].copy().view("S6")[:, 0]
+    size, stored = _octal(found[:, 124:135]), _octal(found[:, 148:154])
+    plain = (magic == b"ustar") | (magic == b"ustar ")
+    plain &= (kind == ord("0")) | (kind == ord("5")) | (kind == 0)
+    plain &= (size >= 0) & ((found[:, 135] == 0) | (found[:, 135] == ord(" ")))
+    plain &= (stored >= 0) & (stored == _sums(found) - _sums(found[:, 144:160] * _CHECKSUM) + 8 * 32)
+    plain &= (kind != 0) | (found[:, 99] != ord("/"))  # the name of an old folder may end there
+    return possible[plain], size[plain]
+
+
+def _octal(digits: np.ndarray) -> np.ndarray:
+    """[N] int64, -1 where one of the digits `[N, D]` is none."""
+    values = np.ascontiguousarray(digits.T) - np.uint8(48)  # what is no digit becomes 8 or more
+    result = np.zeros(len(digits), np.int64)
+    for digit in values:
+        result = 8 * result + digit
+    result[(values > 7).any(0)] = -1
     return result
 
 
-def _size(headers: np.ndarray) -> np.ndarray:
-    return (headers[:, 124:135].astype(np.int64) - 48) @ _OCTAL
+def _sums(blocks: np.ndarray) -> np.ndarray:
+    """[N] int64 of the bytes of each block, eight of them in one addition: sums of 16 bits hold all of a block's."""
+    words = np.ascontiguousarray(blocks).view(np.uint64)
+    even = np.uint64(0x00FF00FF00FF00FF)
+    quarters = ((words & even) + (words >> np.uint64(8) & even)).sum(1)
+    return quarters[:, None].view(np.uint16).sum(1, dtype=np.int64)
 
 
-def _append(members: Members, headers: np.ndarray, offsets: np.ndarray) -> None:
-    regular = headers[:, 156] != ord("5")
-    headers = headers[regular]
-    members.names.extend(_names(headers))
-    members.offsets.extend(offsets[regular].tolist())
-    members.sizes.extend(_size(headers).tolist())
+def _joined(parts: list[Members]) -> Members:
+    fields = [field.name for field in dataclasses.fields(Members)]
+    return Members(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
-def _names(headers: np.ndarray) -> list[bytes]:
-    names = _texts(headers[:, :100])
-    if not headers[:, 345].any():
+def _names(headers: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """As `tarfile` reads them: up to the first zero byte, behind the prefix if there is one."""
+    names = _texts(headers[rows, :100])
+    if not headers[rows, 345].any():
         return names
-    prefixes = _texts(headers[:, 345:500])
-    return [prefix + b"/" + name if prefix else name for prefix, name in zip(prefixes, names, strict=True)]
+    pairs = zip(_texts(headers[rows, 345:500]).tolist(), names.tolist(), strict=True)
+    return np.array([prefix + b"/" + name if prefix else name for prefix, name in pairs])
 
 
-def _texts(fields: np.ndarray) -> list[bytes]:
-    texts = np.ascontiguousarray(fields).view(f"S{fields.shape[1]}")[:, 0].tolist()
-    return [text.partition(b"\0")[0] for text in texts]
+def _texts(fields: np.ndarray) -> np.ndarray:
+    width = int(np.flatnonzero(fields.any(0)).max(initial=0)) + 1
+    texts = np.ascontiguousarray(fields[:, :width])
+    texts[np.logical_or.accumulate(texts == 0, axis=1)] = 0
+    return texts.view(f"S{width}")[:, 0]

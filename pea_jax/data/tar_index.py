@@ -3,8 +3,6 @@
 Samples are formed as webdataset does: adjacent members whose names agree up to the first dot of the file name.
 """
 
-import os
-import re
 import tarfile
 from collections.abc import Iterator
 
@@ -15,15 +13,13 @@ from pea_jax.data.storage import File
 from pea_jax.data.tar_headers import Members, read_members
 from pea_jax.errors import PeaError
 
-IMAGE = (b"png", b"jpg", b"jpeg", b"webp")
-RECORD = (b"json",)
-_PLACES = {extension: 0 for extension in IMAGE} | {extension: 1 for extension in RECORD}
-_MEMBER = re.compile(rb"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)  # key, extension
+EXTENSIONS = {"image": ("png", "jpg", "jpeg", "webp"), "record": ("json",)}
+_LONGEST = 8  # of an extension; more than any that is looked for
 
-# What is read at a time. A local disk is fastest in steps of a megabyte; members larger than that are skipped. From a
+# What is read at a time. A local disk is read in steps of some megabytes; members larger than that are skipped. From a
 # store each request costs as long as several megabytes take, so a request a header would take hours where reading
 # everything once, in large steps, takes minutes.
-_LOCAL_BLOCK, _REMOTE_BLOCK = 1 << 20, 1 << 24
+_LOCAL_BLOCK, _REMOTE_BLOCK = 1 << 22, 1 << 24
 
 
 def row_dtype(key_size: int) -> np.dtype:
@@ -50,34 +46,43 @@ def build_index(shard: File) -> np.ndarray:
     with storage.open_reader(shard.path) as read:
         members = read_members(read, shard.size, block)
     if members is None:  # long names and the like, or damage that tarfile can name
-        members = Members([], [], [])
-        for member in _members(shard):
-            if member.isreg():
-                members.names.append(os.fsencode(member.name))
-                members.offsets.append(member.offset_data)
-                members.sizes.append(member.size)
+        found = [(member.name, member.offset_data, member.size) for member in _members(shard) if member.isreg()]
+        names = np.array([name.encode("utf-8", "surrogateescape") for name, _, _ in found], "S")
+        members = Members(names, *np.array([place for _, *place in found], np.int64).reshape(-1, 2).T)
     return _samples(members)
 
 
 def _samples(members: Members) -> np.ndarray:
-    keys: list[bytes] = []
-    places: list[list[int]] = []
-    for name, offset, size in zip(members.names, members.offsets, members.sizes, strict=True):
-        if (match := _MEMBER.fullmatch(name)) is None:
-            continue
-        key, extension = match.groups()
-        if not keys or keys[-1] != key:
-            keys.append(key)
-            places.append([-1, 0, -1, 0])
-        place = _PLACES.get(extension.lower())
-        if place is not None and places[-1][2 * place] < 0:
-            places[-1][2 * place : 2 * place + 2] = offset, size
-    rows = np.empty(len(keys), row_dtype(max(map(len, keys), default=0)))
-    columns = np.array(places, np.int64).reshape(-1, 4)
-    for number, field in enumerate(("image_offset", "image_size", "record_offset", "record_size")):
-        rows[field] = columns[:, number]
-    rows["key"] = keys
+    keys, extensions, valid = _split(members.names)
+    keys, extensions, offsets, sizes = (array[valid] for array in (keys, extensions, members.offsets, members.sizes))
+    starts = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    sample = np.cumsum(starts) - 1
+    rows = np.zeros(int(starts.sum()), row_dtype(keys.dtype.itemsize))
+    rows["key"] = keys[starts]
+    for name, known in EXTENSIONS.items():
+        kind = np.flatnonzero(np.isin(extensions, [extension.encode() for extension in known]))
+        which, first = np.unique(sample[kind], return_index=True)
+        rows[f"{name}_offset"] = -1
+        rows[f"{name}_offset"][which] = offsets[kind[first]]
+        rows[f"{name}_size"][which] = sizes[kind[first]]
     return rows
+
+
+def _split(names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[M] keys, [M] extensions in small letters, and [M] which names have both.
+
+    A key reaches to the first dot behind the last slash, where there must be something between the two.
+    """
+    width = names.dtype.itemsize
+    letters, place = names.view(np.uint8).reshape(-1, width), np.arange(width)
+    slash = np.where(letters == ord("/"), place, -1).max(1, keepdims=True)
+    dot = np.where((letters == ord(".")) & (place > slash), place, width).min(1, keepdims=True)
+    length = (letters != 0).sum(1, keepdims=True)
+    valid = (dot > slash + 1) & (dot < length - 1)
+    keys = np.where(place < dot, letters, 0).astype(np.uint8).view(names.dtype)[:, 0]
+    behind = np.minimum(dot + 1 + np.arange(_LONGEST), width)
+    ends = np.take_along_axis(np.pad(letters, ((0, 0), (0, 1))), behind, 1)
+    return keys, np.char.lower(np.ascontiguousarray(ends).view(f"S{_LONGEST}")[:, 0]), valid[:, 0]
 
 
 def _members(shard: File) -> Iterator[tarfile.TarInfo]:
