@@ -140,7 +140,8 @@ def caption_variants(name: str, keywords: list[str], *, count: int, key: str, se
 def _text(found: Any, rule: str) -> str:
     if not isinstance(found, str):
         return ""
-    text = cleaning(rule)(found)
+    # JSON may hold half of a surrogate pair, which can be neither hashed nor tokenized
+    text = cleaning(rule)(found.encode(errors="ignore").decode())
     return text if text.strip() else ""
 
 

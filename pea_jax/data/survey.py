@@ -153,4 +153,6 @@ def _read(part: Part, paths: list[pathlib.Path]) -> Survey | None:
 
 
 def _score(found: Any) -> float:
-    return float(found) if isinstance(found, int | float) else np.nan
+    with contextlib.suppress(OverflowError):  # JSON has integers of any length
+        return float(np.clip(float(found), -1e38, 1e38)) if isinstance(found, int | float) else np.nan
+    return np.nan

@@ -126,6 +126,14 @@ def test_fields_and_keywords_are_cleaned():
     assert CaptionRules("ru")(record).student == ["щи &amp;\n каша "]
 
 
+@pytest.mark.parametrize("cleaning", ["none", "plain"])
+def test_half_a_surrogate_pair_is_dropped(cleaning):
+    """It is valid JSON, and could be neither hashed nor tokenized."""
+    rules = CaptionRules("ru", cleaning=cleaning, variants=2)
+    made = rules(sample(caption_ru="щи\ud83d", keywords_ru=["суп\udc00", "\ud800"], caption_en="soup"))
+    assert made.student == ["щи", "щи, суп"]
+
+
 def test_a_caption_that_cleaning_empties_is_none():
     """As published: a Chinese field without a Chinese character is passed over."""
     rules = CaptionRules("zh", native=("caption_ori",), cleaning="chinese")

@@ -48,6 +48,7 @@ def test_rows(tmp_path):
         (png(), dict(caption_en="soup", mark=None)),
         (png(), dict(other="text")),
         (png(), PAIR | dict(native=True)),
+        (png(), PAIR | dict(score=10**400, mark=1e300)),
     )
     survey = take_survey(source, SURVEYOR)
     nan = np.nan
@@ -57,6 +58,7 @@ def test_rows(tmp_path):
         (8, 8, nan, nan, Kind.ENGLISH, False, True, 0),
         (8, 8, nan, nan, Kind.NONE, False, False, 0),
         (8, 8, nan, nan, Kind.TRANSLATED, True, True, 0),
+        (8, 8, nan, 1e38, Kind.TRANSLATED, False, True, 0),
     ]
     assert survey.rows.tobytes() == np.array(expected, ROW).tobytes()
     assert survey.bad == []
