@@ -1,6 +1,7 @@
 """What every command does around its own work: devices, flags, places to write to, one-line errors, exit codes."""
 
 import contextlib
+import errno
 import logging
 import os
 import pathlib
@@ -14,6 +15,8 @@ from absl import app, flags
 
 from pea_jax.errors import PeaError, Stalled
 from pea_jax.preemption import Interrupted
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -31,6 +34,11 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(error, Stalled):
             sys.stdout.flush()
             os._exit(1)  # `sys.exit` waits for all threads
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        print(f"error: {error.filename or 'the screen or a file'}: {error.strerror}; make room there", file=sys.stderr)
         sys.exit(1)
     except Interrupted as stop:
         print(stop)

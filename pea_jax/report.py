@@ -75,8 +75,9 @@ class Report:
         return self
 
     def __exit__(self, *_) -> None:
-        self._bar.stop()
-        with contextlib.suppress(OSError):  # all of it was written and flushed before
+        with contextlib.suppress(OSError):  # the screen may be a file on a full disk; the rest was written before
+            self._bar.stop()
+        with contextlib.suppress(OSError):
             self._file.close()
             self._events.close()
 

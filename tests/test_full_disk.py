@@ -1,0 +1,67 @@
+"""A disk that is full: one line, and the last good checkpoint whole. A limit on the size of files stands for it."""
+
+import io
+import resource
+import signal
+import time
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pea_jax import report
+from pea_jax.checkpoint import Checkpoints, saved_steps
+from pea_jax.errors import PeaError
+from pea_jax.report import Report
+
+
+@pytest.fixture
+def fill_disk():
+    """A function after which no file grows beyond so many bytes, until the test ends."""
+    (soft, hard), handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (soft if limit is None else limit, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def place():
+    return iter(grain.MapDataset.range(100).to_iter_dataset())
+
+
+@pytest.mark.parametrize("heard", ["at the next save", "at the end"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, fill_disk, heard):
+    state = {"w": jax.random.normal(jax.random.key(0), (200_000,))}  # orbax does not compress noise to nothing
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(PeaError) as raised, Checkpoints(folder, every=1, keep=1) as checkpoints:
+        checkpoints.save(1, state, place())
+        while not saved_steps(folder):
+            time.sleep(0.01)
+        fill_disk(20_000)
+        checkpoints.save(2, state, place())
+        if heard == "at the next save":
+            checkpoints.save(3, state, place())
+    fill_disk(None)
+    message = str(raised.value)
+    assert "a checkpoint cannot be written" in message and "step 1 is the last complete one" in message
+    assert "\n" not in message and "File too large" in message
+    with Checkpoints(folder, every=1, keep=1, cleanup=True) as checkpoints:
+        restored = checkpoints.restore({"w": jnp.zeros(200_000)}, place())
+    np.testing.assert_array_equal(restored["w"], state["w"])
+    assert [path.name for path in folder.iterdir()] == ["1"]  # the torn one is gone
+
+
+@pytest.mark.parametrize("what", ["metrics.jsonl", "tensorboard"])
+def test_logs_that_cannot_be_written(tmp_path, monkeypatch, fill_disk, what):
+    monkeypatch.setattr(report, "console", Console(file=io.StringIO()))  # pytest keeps the screen in a file
+    with (
+        pytest.raises(PeaError, match=f"{what}: cannot be written \\(File too large\\); make room there"),
+        Report(tmp_path, first_step=0, num_steps=9, batch_size=1) as log,
+    ):
+        log.metrics(1, dict(loss=1.0))
+        fill_disk(1 if what == "metrics.jsonl" else 1000)
+        for step in range(2, 9):
+            log.metrics(step, dict(loss=1.0))
+            log.picture("samples", step, np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
