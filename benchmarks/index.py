@@ -95,8 +95,9 @@ def _read(shards: list[str]) -> dict[str, float]:
     """All bytes of all shards."""
 
     def read(shard: str) -> None:
+        buffer = bytearray(1 << 22)
         with open(shard, "rb", buffering=0) as file:
-            while file.read(1 << 20):
+            while file.readinto(buffer):
                 pass
 
     return _timed_cold(shards, lambda: list(concurrent.futures.ThreadPoolExecutor(THREADS).map(read, shards)))
