@@ -50,8 +50,8 @@ def test_running_again_says_that_it_is_done(world, finished):
     assert (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("killed_at", [4, 9])
-def test_a_killed_run_ends_with_the_same_bits(world, finished, killed_at):
+@pytest.mark.parametrize(("killed_at", "how"), [(4, signal.SIGKILL), (8, signal.SIGTERM)])
+def test_a_killed_run_ends_with_the_same_bits(world, finished, killed_at, how):
     folder, fields = world
     workdir = folder / f"killed_{killed_at}"
     arguments = commands.command("train", fields, config=CONFIG, workdir=workdir)
@@ -59,14 +59,17 @@ def test_a_killed_run_ends_with_the_same_bits(world, finished, killed_at):
         arguments,
         cwd=commands.ROOT,
         env=commands.environment(folder / "xla"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     while not any(line["step"] >= killed_at for line in entries(workdir)):
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(how)
+    said, _ = process.communicate()
+    if how == signal.SIGTERM:
+        assert process.returncode == 0 and "of 12 is saved; the same command goes on from there" in said, said
     result = commands.run(arguments, folder / "xla")
     assert result.returncode == 0, result.stdout + result.stderr
     name = "adapter/adapter.safetensors"
