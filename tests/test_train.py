@@ -50,7 +50,7 @@ def test_running_again_says_that_it_is_done(world, finished):
     assert (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(("killed_at", "how"), [(4, signal.SIGKILL), (8, signal.SIGTERM)])
+@pytest.mark.parametrize(("killed_at", "how"), [(9, signal.SIGKILL), (4, signal.SIGTERM)])
 def test_a_killed_run_ends_with_the_same_bits(world, finished, killed_at, how):
     folder, fields = world
     workdir = folder / f"killed_{killed_at}"
