@@ -77,6 +77,21 @@ class CaptionRules:
         """The teacher's caption, "" if there is none."""
         return _text(sample.record.get(self.english), _of_english(self.cleaning))
 
+    def text(self, sample: Sample, language: str) -> str:
+        """The teacher's caption for "en", else the one in the language itself.
+
+        Raises:
+          BadSample: there is none.
+        """
+        if language == "en":
+            found, fields = self.english_text(sample), self.english
+        else:
+            chosen, fields = self.choose(sample), " or ".join(self.names()[:-1])
+            found = "" if chosen.kind is Kind.ENGLISH else chosen.text
+        if not found:
+            raise self._lacks(sample, fields)
+        return found
+
     def keywords_of(self, sample: Sample, language: str) -> list[str]:
         """The field of keywords in that language, a list of texts; data without keywords has none."""
         found = sample.record.get(self.keywords.format(language=language))

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pea_jax.data import Concept, read_split
 from pea_jax.distill.models import FrozenModels
+from pea_jax.distill.training_set import caption_rules
 from pea_jax.metrics.intervals import Estimate, mean
 from pea_jax.metrics.retrieval import Retrieval, hits_at, picture_distance
 from pea_jax.sampling.pipeline import Sampling, TextToImage
@@ -33,8 +34,8 @@ class Judgement:
 
 def read_concepts(config: ConfigDict) -> tuple[list[Concept], list[Concept]]:
     """The concepts of a config's training and validation shards, in the language and in English."""
-    languages = (config.language, "en")
-    return read_split(config.data.train, languages), read_split(config.data.validation, languages)
+    settings: dict[str, Any] = dict(languages=(config.language, "en"), caption=caption_rules(config).text)
+    return read_split(config.data.train, **settings), read_split(config.data.validation, **settings)
 
 
 def retrieval_among(concepts: list[Concept]) -> Retrieval:

@@ -126,6 +126,16 @@ def test_fields_and_keywords_are_cleaned():
     assert CaptionRules("ru")(record).student == ["щи &amp;\n каша "]
 
 
+def test_the_text_in_a_language():
+    rules = CaptionRules("ru", native=("own",), translated=("ru_text",), english="en_text")
+    sample = Sample("s", "k", b"", {"ru_text": "кот", "en_text": "cat"})
+    assert rules.text(sample, "ru") == "кот" and rules.text(sample, "en") == "cat"
+    with pytest.raises(PeaError, match="no text in field own or ru_text"):
+        rules.text(Sample("s", "k", b"", {"en_text": "cat"}), "ru")
+    with pytest.raises(PeaError, match="no text in field en_text"):
+        rules.text(Sample("s", "k", b"", {"ru_text": "кот"}), "en")
+
+
 @pytest.mark.parametrize("cleaning", ["none", "plain"])
 def test_half_a_surrogate_pair_is_dropped(cleaning):
     """It is valid JSON, and could be neither hashed nor tokenized."""
