@@ -52,6 +52,7 @@ def base(language: str) -> ConfigDict:
                     english="caption_en",
                     keywords="keywords_{language}",
                 ),
+                missing_caption="english",  # in the language: english (for the student too), error
                 cleaning="plain",  # of captions: none, plain, chinese
                 # Samples that are left out, by record and image header; the scores are asked of pairs with English.
                 filters=dict(
@@ -142,6 +143,7 @@ def emoji(language: str) -> ConfigDict:
     config.data.caption_variants = 3
     config.data.english_variants = 1
     config.linear_start = 64
+    config.data.missing_caption = "error"
     config.data.cleaning = "none"
     config.data.filters.update(min_pixels=0, max_aspect_error=0.0, min_aesthetic=0.0, max_watermark=1.0)
     config.data.buckets = ((64, 64),)

@@ -62,8 +62,8 @@ def assert_refused(arguments: list[str], message: str, *, run=commands.run_forke
 
 
 def _files(place: pathlib.Path) -> dict[pathlib.Path, bytes | None]:
-    """All folders and files; where the members of a shard lie is kept beside it and is no harm."""
-    paths = [path for path in place.rglob("*") if path.suffix != ".pea_index"]
+    """All folders and files; what is noted of a shard is kept beside it and is no harm."""
+    paths = [path for path in place.rglob("*") if path.suffix not in (".pea_index", ".pea_survey")]
     return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
 
@@ -79,7 +79,7 @@ def _files(place: pathlib.Path) -> dict[pathlib.Path, bytes | None]:
         ({"data.train": "nowhere-{0..1}.tar"}, "nowhere-0.tar: no such shard"),
         ({"base_model": "no/such/model"}, "'no/such/model': no such model folder"),
         ({"data.cached": False, "batch_size": 5000}, "lower batch_size"),
-        ({"language": "xx"}, "no text in field caption_xx"),
+        ({"language": "xx"}, "none of 12 samples has text in a field of the language (caption_xx)"),
         ({"checkpoint.every": 0}, "config.checkpoint.every=0: must be at least 1"),
         ({"batch_size": 0}, "config.batch_size=0: must be at least 1"),
     ],
@@ -99,8 +99,8 @@ def test_truncated_shard(world, stopped, tmp_path, name):
     assert_refused(arguments, f"{shard}: truncated at byte 9000", place=tmp_path)
 
 
-def test_a_caption_that_is_missing_where_no_sample_prompt_lies(world, tmp_path):
-    """Found while the cache is being written, none of which may stay."""
+def test_a_caption_that_is_missing(world, tmp_path):
+    """Where no sample prompt lies; found before anything is computed."""
     folder, fields = world
     shard = tmp_path / "without.tar"
     key = _copy_without_last_caption(folder / "train.tar", shard)

@@ -82,8 +82,8 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
     """Refuse a set that is not worth a run.
 
     Raises:
-      PeaError: more samples are bad than `config.data.max_bad_rate` allows, none has a caption in the language, or
-        none is left.
+      PeaError: more samples are bad than `config.data.max_bad_rate` allows, none has a caption in the language, one
+        has none where `config.data.missing_caption` calls that an error, or no sample is left.
     """
     train, limit, rows = config.data.train, config.data.max_bad_rate, chosen.survey.rows
     bad = np.count_nonzero(rows["bad"])
@@ -91,6 +91,7 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
         first = f"the first: {chosen.survey.bad[0]}"
         raise PeaError(f"{train}: {bad} of {len(rows)} samples are bad, config.data.max_bad_rate={limit}; {first}")
     _check_language(caption_rules(config), rows, train)
+    _check_each_caption(config, chosen)
     if not chosen.kept.any():
         reasons = ", ".join(f"{name}: {count}" for name, count in chosen.removed.items() if count)
         raise PeaError(f"{train}: none of {len(rows)} samples passes config.data.filters ({reasons or 'no samples'})")
@@ -111,6 +112,21 @@ def _check_language(captions: CaptionRules, rows: np.ndarray, train: str) -> Non
         raise PeaError(
             f"{train}: none of {readable} samples has text in a field of the language ({fields}); set "
             "config.data.caption_fields (its `translated` may be the English field, to learn from English alone)"
+        )
+
+
+def _check_each_caption(config: ConfigDict, chosen: TrainingSet) -> None:
+    rule, rows = config.data.missing_caption, chosen.survey.rows
+    if rule not in ("english", "error"):
+        raise PeaError(f"config.data.missing_caption={rule!r}: choose from english, error")
+    own = (rows["caption"] == Kind.NATIVE) | (rows["caption"] == Kind.TRANSLATED)
+    lacking = np.flatnonzero(~own & (rows["bad"] == Bad.NOTHING))
+    if rule == "error" and len(lacking):
+        first, fields = chosen.source[lacking[0]], " or ".join(caption_rules(config).names()[:-1])
+        others = f" ({len(lacking)} such samples)" if len(lacking) > 1 else ""
+        raise PeaError(
+            f"{first.shard}: sample {first.key}: no text in field {fields}{others}; add it or leave the sample out, or "
+            "set config.data.missing_caption=english"
         )
 
 

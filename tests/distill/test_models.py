@@ -14,7 +14,7 @@ from pea_jax import config as configs
 from pea_jax import mesh as meshes
 from pea_jax.data import CaptionRules, WebDatasetSource, cached_example
 from pea_jax.distill import models
-from pea_jax.distill.cache import records
+from pea_jax.distill.cache import Encoder
 from pea_jax.errors import PeaError
 from tests import language_clips as clips
 from tests import tiny_sd15
@@ -100,9 +100,9 @@ def test_an_inpainting_unet_cannot_be_the_base(config: configs.ConfigDict, tmp_p
 
 def test_cache_holds_nothing_pooled(frozen: models.FrozenModels):
     sample = WebDatasetSource("assets/emoji/emoji-val-00000.tar")[0]
-    pixels, time_ids = np.zeros((4, 4, 3), np.float32), np.zeros(6)
-    captions = CaptionRules("zh", variants=2)
-    record = next(records(frozen, [(sample, pixels, time_ids)], captions))
+    pixels, time_ids = np.zeros((4, 4, 3), np.uint8), np.zeros(6)
+    encoder = Encoder(frozen, CaptionRules("zh", variants=2), meshes.make_mesh())
+    record = next(encoder.records([(sample, pixels, time_ids)]))
     assert record["states"].shape == (2, 12, 56) and "pooled_prompt_embeds" not in record
     drawn = cached_example(record, np.random.default_rng(0))
     assert drawn["prompt_embeds"].shape == (CONTEXT, WIDTH) and "pooled_prompt_embeds" not in drawn
