@@ -18,6 +18,7 @@ from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.weights import load_unet
 from tests import tiny_sdxl
+from tests.torch_oracle import quick_jit
 
 
 def main(axes: str, folder: pathlib.Path) -> None:
@@ -50,13 +51,13 @@ def main(axes: str, folder: pathlib.Path) -> None:
         pooled_prompt_embeds=normal(8, 16),
     )
     key = jax.random.key(1)
-    one = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
+    one = quick_jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
     sharded = meshes.shard_frozen(jax.tree.map(jnp.asarray, frozen), mesh)
     split = any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(sharded["unet"]))
     assert split == (mesh.shape["fsdp"] > 1), "the frozen UNet is not placed as the mesh says"
     many_task = dataclasses.replace(task, mesh=mesh)
     placed = jax.device_put((params, key), meshes.replicated(mesh))
-    many = jax.jit(jax.value_and_grad(many_task.loss, has_aux=True))(
+    many = quick_jit(jax.value_and_grad(many_task.loss, has_aux=True))(
         placed[0], sharded, meshes.put_batch(batch, mesh), placed[1]
     )
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
