@@ -22,12 +22,15 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pea_jax.errors import PeaError
+from pea_jax.partition import frozen_sharding
 from pea_jax.threads import in_order
+from pea_jax.weights.abstract import values_left_out
 
 Model = TypeVar("Model", bound=nnx.Module)
 PartitionRule = Callable[[str, tuple[int, ...]], PartitionSpec]
 
 READERS = min(4, os.cpu_count() or 1)  # threads that read parameters and hand them to the devices
+SMALLEST_ON_DEVICE = 1 << 20  # bytes; smaller arrays are transposed and cast sooner than a program for it is compiled
 
 # For each number of axes of a kernel: the PyTorch axis that becomes each of ours.
 KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}
@@ -81,25 +84,31 @@ def fill(
       tensors: by PyTorch name, in PyTorch layout.
       source: where they come from, for error messages.
       mesh: where they are placed; by default on the default device.
-      partition: `(dotted path, shape) -> PartitionSpec` of a parameter on `mesh`; by default replicated.
+      partition: `(dotted path, shape) -> PartitionSpec` of a parameter on `mesh`; by default by `frozen_sharding`.
+
+    Within `without_values` the arrays stay abstract, and `tensors` is not looked at.
 
     Raises:
       PeaError: naming the missing and the unexpected tensors and those of wrong shape or dtype.
     """
     graphdef, state = nnx.split(model)
     flat_state = nnx.to_flat_state(state)
+    shardings = [_sharding(path, variable, mesh, partition) for path, variable in flat_state]
+    if values_left_out():
+        placed = [
+            (path, variable.replace(jax.ShapeDtypeStruct(variable.shape, variable.dtype, sharding=sharding)))
+            for (path, variable), sharding in zip(flat_state, shardings, strict=True)
+        ]
+        return nnx.merge(graphdef, nnx.from_flat_state(placed))
     if problems := _problems({torch_name(path): (path, variable) for path, variable in flat_state}, tensors):
         advice = "check that config.json and weights belong together"
         raise PeaError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}; {advice}")
     placing = (
-        functools.partial(
-            _place, tensors[torch_name(path)], path, variable, _sharding(path, variable.shape, mesh, partition)
-        )
-        for path, variable in flat_state
+        functools.partial(_place, tensors[torch_name(path)], path, variable, sharding)
+        for (path, variable), sharding in zip(flat_state, shardings, strict=True)
     )
-    # Cast here rather than in the threads, so that all processes of a pod run it in the same order.
     filled = [
-        (path, variable.replace(array.astype(variable.dtype)))
+        (path, variable.replace(array))
         for (path, variable), array in zip(flat_state, in_order(placing, READERS), strict=True)
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
@@ -132,24 +141,41 @@ def _listed(kind: str, entries: list[str], shown: int = 8) -> list[str]:
 
 
 def _sharding(
-    path: tuple[Any, ...], shape: tuple[int, ...], mesh: Mesh | None, partition: PartitionRule | None
+    path: tuple[Any, ...], variable: Any, mesh: Mesh | None, partition: PartitionRule | None
 ) -> jax.sharding.Sharding:
     if mesh is None:
         return jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    spec = PartitionSpec() if partition is None else partition(".".join(map(str, path)), shape)
-    return NamedSharding(mesh, spec)
+    name = ".".join(map(str, path))
+    if partition is None:
+        return frozen_sharding(mesh, name, variable.shape, variable.dtype)
+    return NamedSharding(mesh, partition(name, variable.shape))
 
 
 def _place(tensor: StoredArray, path: tuple[Any, ...], variable: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """Reads only the parts of `tensor` that the devices of this process hold; wider dtypes are left to cast."""
+    """Reads only the parts of `tensor` that the devices of this process hold, each part once."""
     axes = torch_axes(path, variable.ndim)
-    narrows = variable.dtype.itemsize < tensor.dtype.itemsize
+    parts: dict[str, np.ndarray | jax.Array] = {}
+    placed = []
+    for device, index in sharding.addressable_devices_indices_map(variable.shape).items():
+        if str(index) not in parts:
+            values = tensor[tuple(index[axis] for axis in np.argsort(axes))]
+            parts[str(index)] = _converted(values, axes, variable.dtype, device)
+        placed.append(jax.device_put(parts[str(index)], device))
+    # Nothing is left to run: what is still in its torch layout may not pile up.
+    return jax.block_until_ready(jax.make_array_from_single_device_arrays(variable.shape, sharding, placed))
 
-    def read(index: Any) -> np.ndarray:
-        values = tensor[tuple(index[axis] for axis in np.argsort(axes))]
-        # JAX transposes while it copies, the faster the fewer bytes: what narrows is cast before, the rest after.
-        values = (values.astype(variable.dtype) if narrows else values).transpose(axes)
-        shared = values.flags.c_contiguous and values.dtype == variable.dtype  # JAX might keep the memory of the caller
-        return values.copy() if shared else values
 
-    return jax.make_array_from_callback(variable.shape, sharding, read)
+def _converted(
+    values: np.ndarray, axes: tuple[int, ...], dtype: np.dtype, device: jax.Device
+) -> np.ndarray | jax.Array:
+    """Transposed and cast, the large ones on the device: a program is compiled for each shape."""
+    if values.nbytes < SMALLEST_ON_DEVICE:
+        return np.array(values.transpose(axes), dtype, order="C")  # a copy: JAX may keep the memory it is given
+    if (axes, values.dtype) == (tuple(range(values.ndim)), dtype):
+        return values.copy()
+    return _convert(jax.device_put(values, device), axes, dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("axes", "dtype"))
+def _convert(values: jax.Array, axes: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    return values.transpose(axes).astype(dtype)
