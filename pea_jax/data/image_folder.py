@@ -6,13 +6,14 @@ names start from the table; the other columns are the record.
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pea_jax.data import storage
 from pea_jax.data.parquet_rows import as_lines
-from pea_jax.data.samples import Part, Sample
+from pea_jax.data.samples import HEAD, Part, Sample
 from pea_jax.data.storage import File
 from pea_jax.errors import BadSample, PeaError
 
@@ -56,10 +57,17 @@ class ImageFolderSource:
         return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> Sample:
+        return self._sample(number, storage.read_all)
+
+    def head(self, number: int) -> Sample:
+        """The same sample, of its image only the first bytes."""
+        return self._sample(number, lambda path: storage.read(path, 0, HEAD))
+
+    def _sample(self, number: int, read: Callable[[str], bytes]) -> Sample:
         number = range(len(self))[number]
         which = int(np.searchsorted(self._ends, number, side="right"))
         table = self._tables[which]
-        return table.sample(number - int(self._ends[which]) + len(table))
+        return table.sample(number - int(self._ends[which]) + len(table), read)
 
 
 class _Table:
@@ -71,13 +79,14 @@ class _Table:
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def sample(self, number: int) -> Sample:
+    def sample(self, number: int, read: Callable[[str], bytes]) -> Sample:
+        """`read` gives an image file's bytes."""
         start, end = self._starts[number : number + 2].tolist()
         record = _parse(storage.read(self._lines.path, start, end - start), f"{self.file.path}: row {number + 1}")
         name = _file_name(record, f"{self.file.path}: row {number + 1}")
         path = f"{os.path.dirname(self.file.path)}/{name}"
         try:
-            return Sample(self.file.path, name, storage.read_all(path), record)
+            return Sample(self.file.path, name, read(path), record)
         except PeaError as error:
             raise BadSample(f"{self.file.path}: row {number + 1}: {error}") from error
 

@@ -11,6 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from pea_jax.errors import BadSample
 
+HEAD = 1 << 16  # bytes of an image that nearly always hold its header
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:

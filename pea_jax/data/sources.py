@@ -24,6 +24,10 @@ class Source(Protocol):
 
     def __getitem__(self, number: int, /) -> Sample: ...
 
+    def head(self, number: int) -> Sample:
+        """The same sample; of its image perhaps only the first bytes, enough for most headers."""
+        ...
+
 
 def open_source(patterns: str | Sequence[str], cache_dir: str | None = None) -> Source:
     """The samples of one or several sets, one after the other.
@@ -70,10 +74,19 @@ class JoinedSource:
         return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> Sample:
+        source, number = self._find(number)
+        return source[number]
+
+    def head(self, number: int) -> Sample:
+        source, number = self._find(number)
+        return source.head(number)
+
+    def _find(self, number: int) -> tuple[Source, int]:
+        """The source of a sample and its number there."""
         number = range(len(self))[number]
         which = int(np.searchsorted(self._ends, number, side="right"))
         source = self._sources[which]
-        return source[number - int(self._ends[which]) + len(source)]
+        return source, number - int(self._ends[which]) + len(source)
 
 
 def _open_folder(name: str, cache_dir: str | None) -> Source:

@@ -83,9 +83,9 @@ class Surveyor:
         for place, number in enumerate(numbers):
             kind = Bad.SAMPLE
             try:
-                sample = source[number]
+                sample = source.head(number)
                 kind = Bad.IMAGE
-                rows[place] = self._row(sample, *sample.open().size)
+                rows[place] = self._row(sample, *_size(source, number, sample))
             except BadSample as error:
                 rows[place]["bad"] = kind
                 bad.append(str(error))
@@ -133,6 +133,13 @@ def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_thread
                 bar.advance(task, len(look.rows))
             rows = [np.zeros(0, ROW), *(look.rows for look in looks)]
             yield Survey(np.concatenate(rows), _listed(looks)[:_NAMED])
+
+
+def _size(source: Source, number: int, head: Sample) -> tuple[int, int]:
+    """Width and height; some images have longer headers, and some kinds have to be read as a whole."""
+    with contextlib.suppress(BadSample):
+        return head.open().size
+    return source[number].open().size
 
 
 def _listed(surveys: list[Survey]) -> list[str]:

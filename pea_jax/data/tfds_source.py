@@ -78,6 +78,10 @@ class TfdsSource:
         except Exception as error:  # a damaged record
             raise BadSample(f"{self._folder}: record {number}: cannot be read ({_line(error)})") from error
 
+    def head(self, number: int) -> Sample:
+        """The same: a record is read as a whole."""
+        return self[number]
+
 
 def is_tfds_folder(folder: str) -> bool:
     return all(os.path.isfile(f"{folder}/{name}") for name in INFO)

@@ -13,7 +13,7 @@ import numpy as np
 
 from pea_jax.data import storage
 from pea_jax.data.index_cache import load_indices
-from pea_jax.data.samples import Part, Sample
+from pea_jax.data.samples import HEAD, Part, Sample
 from pea_jax.data.storage import File
 from pea_jax.errors import BadSample, PeaError
 
@@ -78,9 +78,12 @@ class WebDatasetSource:
 
     def __getitem__(self, number: int) -> Sample:
         shard, row = self._find(number)
-        key = _key(row)
-        image, record = _read_both(shard, key, row)
-        return Sample(shard, key, image, _parse(record, shard, key))
+        return _sample(shard, row, int(row["image_size"]))
+
+    def head(self, number: int) -> Sample:
+        """The same sample, of its image only the first bytes."""
+        shard, row = self._find(number)
+        return _sample(shard, row, min(HEAD, int(row["image_size"])))
 
     def key(self, number: int) -> str:
         return _key(self._find(number)[1])
@@ -97,8 +100,16 @@ def _key(row: np.void) -> str:
     return row["key"].decode(errors="backslashreplace")
 
 
-def _read_both(shard: str, key: str, row: np.void) -> tuple[bytes, bytes]:
-    image, record = ((int(row[f"{name}_offset"]), int(row[f"{name}_size"])) for name in ("image", "record"))
+def _sample(shard: str, row: np.void, image_size: int) -> Sample:
+    key = _key(row)
+    image, record = _read_both(
+        shard, key, (int(row["image_offset"]), image_size), (int(row["record_offset"]), int(row["record_size"]))
+    )
+    return Sample(shard, key, image, _parse(record, shard, key))
+
+
+def _read_both(shard: str, key: str, image: tuple[int, int], record: tuple[int, int]) -> tuple[bytes, bytes]:
+    """Each is an offset and a size."""
     first, last = sorted((image, record))
     if last[0] - sum(first) > _NEAR:
         return _read(shard, key, *image), _read(shard, key, *record)

@@ -1,12 +1,19 @@
 import dataclasses
+import io
+import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from pea_jax.data import CaptionRules, Sample, WebDatasetSource
+from pea_jax.data import CaptionRules, Sample, WebDatasetSource, storage
 from pea_jax.data.captions import Kind
-from pea_jax.data.samples import Part
+from pea_jax.data.image_folder import ImageFolderSource
+from pea_jax.data.samples import HEAD, Part
 from pea_jax.data.survey import ROW, Bad, Surveyor, take_survey
 from pea_jax.errors import BadSample, PeaError
 from tests.data.conftest import png
@@ -35,6 +42,8 @@ class Source:
         if isinstance(found := self.samples[number], Exception):
             raise found
         return Sample("a.tar", str(number), *found)
+
+    head = __getitem__
 
 
 PAIR = dict(caption_ru="щи", caption_en="soup")
@@ -142,6 +151,43 @@ def test_kept_in_the_cache_folder_where_the_data_cannot_be_written(tmp_path):
         take_survey(source, SURVEYOR, cache_dir=str(tmp_path / "cache"))
     assert source.reads == [1]
     assert len(list((tmp_path / "cache").rglob("*.pea_survey"))) == 1
+
+
+def large_image(header: int) -> bytes:
+    """A PNG of 200 by 300 pixels of noise, with a header of more than so many bytes."""
+    buffer, text = io.BytesIO(), PngInfo()
+    text.add_text("comment", "x" * header)
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["shard", "folder"])
+@pytest.mark.parametrize("header", [10, 2 * HEAD])
+def test_of_large_images_the_header_is_read(tmp_path, write_shard, monkeypatch, kind, header):
+    image, record = large_image(header), json.dumps(PAIR | dict(file_name="a.png"))
+    assert len(image) > 2 * HEAD
+    if kind == "shard":
+        source: Any = WebDatasetSource(write_shard("a.tar", {"a": {"png": image, "json": record.encode()}}))
+    else:
+        (tmp_path / "a.png").write_bytes(image)
+        (tmp_path / "metadata.jsonl").write_text(record)
+        source = ImageFolderSource(str(tmp_path))
+    sizes: list[int] = []
+    for name in ("read", "read_all"):
+        monkeypatch.setattr(storage, name, noted(getattr(storage, name), sizes))
+    survey = take_survey(source, SURVEYOR)
+    assert survey.rows[["width", "height"]].tolist() == [(200, 300)]
+    assert (sum(sizes) < HEAD + 1000) == (header < HEAD)
+
+
+def noted(read: Callable[..., bytes], sizes: list[int]) -> Callable[..., bytes]:
+    def noting(*args: Any) -> bytes:
+        data = read(*args)
+        sizes.append(len(data))
+        return data
+
+    return noting
 
 
 def test_shards(shard, write_shard, make_sample):
