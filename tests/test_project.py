@@ -40,6 +40,7 @@ TESTED_BY = {
     "distill/precomputed.py": "test_precompute.py",
     "mesh.py": "distill/test_step.py",
     "threads.py": "weights/test_torch_names.py",
+    "models/splash.py": "models/test_attention.py",
     "models/config_fields.py": "models/test_unet_config.py",
     "models/controlnet_config.py": "models/test_controlnet.py",
     "models/unet_blocks.py": "models/test_unet.py",

@@ -11,6 +11,7 @@ import optax
 from jax import Array
 
 from pea_jax.distill.task import DistillationTask
+from pea_jax.models import attention
 
 
 @functools.partial(
@@ -68,7 +69,8 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen, batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
-        (loss, terms), gradient = jax.value_and_grad(task.loss, has_aux=True)(state.params, frozen, batch, key)
+        with attention.traced_for(task.mesh):
+            (loss, terms), gradient = jax.value_and_grad(task.loss, has_aux=True)(state.params, frozen, batch, key)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = None if state.ema is None else _averaged(state.ema, params, ema_decay, state.step)

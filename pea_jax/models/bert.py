@@ -11,6 +11,7 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
+from pea_jax.models.attention import attention
 from pea_jax.models.config_fields import check_choice, check_kinds, check_whole
 
 embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
@@ -103,7 +104,7 @@ class BertSelfAttention(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         heads = (*x.shape[:2], self.num_heads, -1)
         query, key, value = (project(x).reshape(heads) for project in (self.query, self.key, self.value))
-        return layers.attention(query, key, value, mask).reshape(x.shape)
+        return attention(query, key, value, mask).reshape(x.shape)
 
 
 class BertOutput(nnx.Module):

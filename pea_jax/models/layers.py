@@ -144,30 +144,6 @@ class GroupNorm(nnx.Module):
         return mean.mean(-1), variance.reshape(mean.shape).mean(-1) + mean.var(-1)
 
 
-def attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    bias: jax.Array | None = None,
-    scale: float | None = None,
-) -> jax.Array:
-    """Scaled dot-product attention, softmax in fp32; the one place where a kernel is chosen.
-
-    Args:
-      query: `[B, T, heads, head_dim]`.
-      key, value: `[B, S, heads, head_dim]`.
-      mask: boolean, broadcastable to `[B, heads, T, S]`; False hides a key.
-      bias: `[1, heads, T, S]`, added to the logits.
-      scale: of the products of queries and keys; by default `head_dim ** -0.5`.
-
-    Returns:
-      `[B, T, heads, head_dim]`.
-    """
-    return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale)
-
-
 def timestep_embedding(
     timesteps: jax.Array, features: int, *, flip_sin_to_cos: bool = True, freq_shift: float = 0.0
 ) -> jax.Array:

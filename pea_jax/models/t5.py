@@ -13,6 +13,7 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
+from pea_jax.models.attention import attention
 from pea_jax.models.config_fields import check_kinds
 
 embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
@@ -81,7 +82,7 @@ class T5Attention(nnx.Module):
             bias = self.relative_attention_bias(jnp.asarray(buckets)).transpose(2, 0, 1)[None]
         heads = (*x.shape[:2], self.num_heads, -1)
         query, key, value = (project(x).reshape(heads) for project in (self.q, self.k, self.v))
-        y = layers.attention(query, key, value, mask, bias=bias, scale=1.0)
+        y = attention(query, key, value, mask, bias=bias, scale=1.0)
         return self.o(y.reshape(*x.shape[:2], -1)), bias
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pea_jax.models import layers
+from pea_jax.models.attention import attention
 
 
 class Attention(nnx.Module):
@@ -35,7 +36,7 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, context: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
         context = x if context is None else context
         query, key, value = (self._heads(y) for y in (self.to_q(x), self.to_k(context), self.to_v(context)))
-        y = layers.attention(query, key, value, mask)
+        y = attention(query, key, value, mask)
         return self.to_out[0](y.reshape(*x.shape[:2], -1))
 
     def _heads(self, x: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from pea_jax import mesh as meshes
 from pea_jax.adapter import AdapterDims
 from pea_jax.errors import PeaError
+from pea_jax.models import attention
 from pea_jax.models.controlnet import ControlNet
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
@@ -217,13 +218,14 @@ class TextToImage:
         if self._mesh is not None:
             params = meshes.gather(params, self._mesh)
         vae = nnx.merge(self._vae, params[1])
-        inputs = _inputs(vae, conditioning, guides, jnp.broadcast_to(time_ids, (noise.shape[0], 6)))
-        if guided:
-            predict = self._denoiser.bind_guided(params[0], inputs, negative, guidance_scale)
-        else:
-            predict = self._denoiser.bind(params[0], inputs)
-        latents = denoise(predict, sampler, noise)
-        pixels = vae.decode(latents / vae.config.scaling_factor).astype(jnp.float32)
+        with attention.traced_for(self._mesh):
+            inputs = _inputs(vae, conditioning, guides, jnp.broadcast_to(time_ids, (noise.shape[0], 6)))
+            if guided:
+                predict = self._denoiser.bind_guided(params[0], inputs, negative, guidance_scale)
+            else:
+                predict = self._denoiser.bind(params[0], inputs)
+            latents = denoise(predict, sampler, noise)
+            pixels = vae.decode(latents / vae.config.scaling_factor).astype(jnp.float32)
         return jnp.round(jnp.clip(pixels / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
 
 

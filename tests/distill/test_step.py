@@ -17,6 +17,8 @@ SCHEDULE = dict(learning_rate=1e-2, end_learning_rate=1e-3, warmup_steps=2, deca
 class QuadraticTask:
     """Stands in for a `DistillationTask`: pulls the parameters to the batch, with noise from the key."""
 
+    mesh = None
+
     def loss(self, params, frozen, batch, key):
         noise = 0.1 * jax.random.normal(key, params["w"].shape)
         error = jnp.mean(jnp.square(params["w"] * frozen["scale"] - jnp.mean(batch, axis=0) + noise))

@@ -83,21 +83,6 @@ def test_pointwise_conv():
     assert relative_error(layer(x), nhwc(oracle(nchw(x)))) <= 1e-4
 
 
-@pytest.mark.parametrize("shape", [(2, 9, 5, 3, 8), (1, 4, 4, 1, 16), (3, 7, 2, 4, 12)])
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention(shape, masked):
-    batch, targets, sources, heads, width = shape
-    query = normal(batch, targets, heads, width)
-    key, value = normal(2, batch, sources, heads, width, seed=1)
-    mask = np.random.default_rng(2).random((batch, 1, 1, sources)) < 0.6 if masked else None
-    if masked:
-        mask[..., 0] = True
-    heads_first = [torch.from_numpy(x).transpose(1, 2) for x in (query, key, value)]
-    torch_mask = torch.from_numpy(mask) if masked else None
-    expected = torch.nn.functional.scaled_dot_product_attention(*heads_first, attn_mask=torch_mask).transpose(1, 2)
-    assert relative_error(layers.attention(query, key, value, mask), expected) <= 1e-4
-
-
 @pytest.mark.parametrize("features", [32, 64, 33])
 @pytest.mark.parametrize(("flip", "shift"), [(True, 0), (False, 1), (True, 0.5)])
 def test_timestep_embedding(features, flip, shift):
