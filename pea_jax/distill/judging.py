@@ -68,19 +68,26 @@ class Judge:
 
     def compare(self, systems: Mapping[str, Conditioner]) -> list[Judgement]:
         """The teacher with the English names, then every system with those of the language."""
+        references = self._draw(self._english, "en")
+        drawn = {name: self._draw(conditioner, self._language) for name, conditioner in systems.items()}
         results = []
         for split, concepts in self._splits.items():
-            reference = self._draw(self._english, concepts, "en")
-            results.append(self._judge(TEACHER, split, concepts, reference, None))
-            for name, conditioner in systems.items():
-                pictures = self._draw(conditioner, concepts, self._language)
-                results.append(self._judge(name, split, concepts, pictures, reference))
+            results.append(self._judge(TEACHER, split, concepts, references[split], None))
+            for name, pictures in drawn.items():
+                results.append(self._judge(name, split, concepts, pictures[split], references[split]))
         return results
 
-    def _draw(self, conditioner: Conditioner, concepts: list[Concept], language: str) -> np.ndarray:
-        prompts, negative = conditioner.encode_guided([concept.names[language] for concept in concepts])
+    def _draw(self, conditioner: Conditioner, language: str) -> dict[str, np.ndarray]:
+        """The pictures of each split, all drawn in one go; the noise counts from 0 in each."""
+        names = [concept.names[language] for concepts in self._splits.values() for concept in concepts]
+        prompts, negative = conditioner.encode_guided(names)
+        counts = [len(concepts) for concepts in self._splits.values()]
+        indices = [index for count in counts for index in range(count)]
         width, height = self._size
-        return self.pipeline.generate(prompts, negative, self._sampling, height=height, width=width)
+        pictures = self.pipeline.generate(
+            prompts, negative, self._sampling, height=height, width=width, indices=indices
+        )
+        return dict(zip(self._splits, np.split(pictures, np.cumsum(counts)[:-1]), strict=True))
 
     def _judge(
         self, system: str, split: str, concepts: list[Concept], pictures: np.ndarray, reference: np.ndarray | None

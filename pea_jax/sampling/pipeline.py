@@ -151,8 +151,8 @@ class TextToImage:
         noise = noise_for(sampling.seed, indices, (*self.latent_size(height, width), self.latent_channels))
         negative = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), negative)
         guides = guides.rows(count, height, width)
-        size = min(sampling.batch_size, _rounded_up(count, self._devices))
-        size = _rounded_up(size, self._devices)
+        even = -(-count // -(-count // sampling.batch_size))  # the last batch is no smaller than the others need be
+        size = _rounded_up(even, self._devices)
         pieces = []
         for start in range(0, count, size):
             piece = functools.partial(_piece, start=start, size=size)
