@@ -7,7 +7,8 @@ it, each side in processes of its own, in turns; the best round of each counts. 
 float32 by default on both sides; with float16 PyTorch need not convert anything and only maps the file. A side is done
 when it has read one number of every page of every parameter, since a tensor that is only mapped is not loaded yet.
 Memory is the growth of the process's resident set, from after the imports to its peak; seconds are of the clock and of
-the processor, which differ where other work runs beside.
+the processor, which differ where other work runs beside. Ours compiles a program for each shape: with
+JAX_COMPILATION_CACHE_DIR, which the commands of pea_jax set, that is done in the first round alone.
 """
 
 import argparse
