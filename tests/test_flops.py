@@ -6,15 +6,19 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax._src.cudnn import fused_attention_stablehlo
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
 from pea_jax import flops
+from pea_jax.models.splash import splash_attention
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.unet_config import UNetConfig
 from tests.published_configs import SDXL
 
 
-def of(function, *arguments) -> float:
-    return flops.count(jax.jit(function).trace(*arguments).jaxpr)
+def of(function, *arguments, **which) -> float:
+    return flops.count(jax.jit(function).trace(*arguments).jaxpr, **which)
 
 
 def test_a_matrix_product_and_its_gradient():
@@ -43,6 +47,48 @@ def test_loops_count_as_often_as_they_run_and_conditions_once():
     x = jnp.zeros((4, 4))
     assert of(lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=6)[0], x) == 6 * 128
     assert of(lambda x: jax.lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x @ x, x), x) == 2 * 128
+
+
+def test_what_is_computed_again_is_counted_apart():
+    def layer(x, kernel):
+        return jnp.tanh(jnp.tanh(x @ kernel) @ kernel)
+
+    def gradient(layer):
+        return jax.grad(lambda x, kernel: jnp.sum(layer(layer(x, kernel), kernel)))
+
+    x, kernel, product = jnp.ones((3, 8)), jnp.ones((8, 8)), 2 * 3 * 8 * 8
+    remat = gradient(jax.checkpoint(layer))
+    assert of(gradient(layer), x, kernel) == of(remat, x, kernel, again=False) == 8 * product
+    assert of(remat, x, kernel) == 12 * product  # two layers of two products each once more
+    nested = gradient(jax.checkpoint(lambda x, kernel: jax.checkpoint(layer)(x, kernel)))
+    assert of(nested, x, kernel, again=False) == 8 * product
+
+
+def test_an_attention_kernel_counts_all_its_blocks_and_a_shard_map_all_its_devices():
+    """128 queries, 256 keys: two products of 2 T S D for each head and row, in the backward pass seven more."""
+    arrays = [jnp.zeros((3, length, 2, 64)) for length in (128, 256, 256)]
+    product = 2 * 128 * 256 * 64 * 2 * 3
+    assert of(splash_attention, *arrays) == 2 * product
+    gradient = jax.grad(lambda *x: jnp.sum(splash_attention(*x)), argnums=(0, 1, 2))
+    assert of(gradient, *arrays) == pytest.approx((2 + 7) * product, rel=0.001)  # and a sum, written as a product
+    assert of(gradient, *arrays, again=False) == pytest.approx((2 + 4) * product, rel=0.001)
+    mesh = AbstractMesh((3,), ("data",))
+    split = jax.shard_map(splash_attention, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
+    assert of(split, *arrays) == 2 * product
+
+
+def test_cudnn_attention(monkeypatch):
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    arrays = [jnp.zeros((3, length, 2, 64), jnp.bfloat16) for length in (128, 78, 78)]
+    product = 2 * 128 * 78 * 64 * 2 * 3
+
+    def attend(*arrays):
+        return jnp.sum(jax.nn.dot_product_attention(*arrays, implementation="cudnn"))
+
+    assert of(attend, *arrays) == 2 * product
+    gradient = jax.grad(attend, argnums=(0, 1, 2))
+    assert of(gradient, *arrays) == (2 + 5) * product
+    assert of(gradient, *arrays, again=False) == pytest.approx((2 + 4) * product)
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,18 @@ def _is_manual(mesh: AbstractMesh) -> bool:
 
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, *, scale: float | None) -> jax.Array:
-    return jax.nn.dot_product_attention(query, key, value, scale=scale, implementation="cudnn")
+    """JAX refuses to differentiate it at odd lengths (0.10.2), as if there were a bias: they are padded by one."""
+    length, num_keys = query.shape[1], key.shape[1]
+    query, key, value = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (query, key, value))
+    y = jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        scale=scale,
+        key_value_seq_lengths=jnp.full(len(key), num_keys, jnp.int32) if num_keys % 2 else None,
+        implementation="cudnn",
+    )
+    return y[:, :length]
 
 
 def _splash(query: jax.Array, key: jax.Array, value: jax.Array, *, scale: float | None) -> jax.Array:

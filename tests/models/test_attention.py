@@ -89,19 +89,17 @@ def mesh_of(kind: str, devices: int) -> AbstractMesh:
     return AbstractMesh((devices, 1), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, abstract_device=device)
 
 
-def shapes(*shape: int) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct(shape, jnp.bfloat16)] * 3
-
-
-@pytest.mark.parametrize("devices", [1, 4])
-def test_the_mesh_decides_and_not_this_machine(monkeypatch, devices):
+@pytest.mark.parametrize(("devices", "length", "keys"), [(1, 64, 64), (4, 64, 64), (1, 64, 77), (1, 225, 225)])
+def test_the_mesh_decides_and_not_this_machine(monkeypatch, devices, length, keys):
     """Lowered here for a GPU that is not there: cuDNN's forward and backward, on each device's rows."""
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
     step = jax.jit(jax.grad(lambda *x: attention(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2)))
     with jax.sharding.use_abstract_mesh(mesh_of(H100, devices)):
-        text = step.trace(*shapes(4, 64, 2, 64)).lower(lowering_platforms=("cuda",)).as_text()
+        arrays = [jax.ShapeDtypeStruct((4, size, 2, 64), jnp.bfloat16) for size in (length, keys, keys)]
+        text = step.trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("__cudnn$fmhaSoftmax(") == 1 and text.count("__cudnn$fmhaSoftmaxBackward(") == 1
-    assert (f"tensor<{4 // devices}x64x2x64xbf16>" in text) and "exponential" not in text
+    rows, padded = 4 // devices, length + length % 2
+    assert f"tensor<{rows}x{padded}x2x64xbf16>" in text and "exponential" not in text
 
 
 def test_what_a_kernel_cannot_do_stays_dense():
