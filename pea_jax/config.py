@@ -94,6 +94,7 @@ def base(language: str) -> ConfigDict:
             seed=0,
             dtype="bfloat16",  # of the frozen models
             mesh=dict(data=-1, fsdp=1),  # -1: what is there
+            remat="none",  # what the student's backward pass computes again to save memory: none, block (layers), full
             checkpoint=dict(every=1000, keep=3),
             log_every=50,
             picture_size=(1024, 1024),  # (width, height) of what samples, evaluation and generation draw

@@ -1,32 +1,58 @@
-"""Devices: a named mesh, and where batches, frozen and trained parameters live on it."""
+"""Devices: a named mesh, and where batches and trained parameters live on it."""
 
+import collections
 import math
 from collections.abc import Sequence
 
 import jax
-import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pea_jax.errors import PeaError
 
 AXES = ("data", "fsdp")
-SMALLEST_SHARDED = 4 * 2**20  # bytes; gathering a smaller array costs more than keeping it everywhere
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with axes `data` and `fsdp` over all devices, or those given; -1 for one of them: what the other leaves.
 
+    Where the devices are of several hosts or slices, with slow links between, as much of `fsdp` as fits stays inside of
+    one: its parameters are gathered in every layer, while over `data` only the adapter's gradient is added up.
+
     Raises:
-      PeaError: the product of both is not the number of devices.
+      PeaError: the product of both is not the number of devices, or the hosts cannot share them evenly.
     """
-    count = jax.device_count() if devices is None else len(devices)
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     if data == -1:
         data = count // fsdp
     elif fsdp == -1:
         fsdp = count // data
     if data * fsdp != count:
         raise PeaError(f"mesh: data={data} x fsdp={fsdp} does not cover {count} devices; use -1 for one of them")
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    types, linked = (AxisType.Auto,) * 2, linked_by(devices)
+    sizes = collections.Counter(getattr(device, linked, 0) for device in devices)
+    if len(sizes) == 1:
+        return jax.make_mesh((data, fsdp), AXES, axis_types=types, devices=devices)
+    size = min(sizes.values())
+    inner = size // math.gcd(fsdp, size), math.gcd(fsdp, size)
+    if data % inner[0] or set(sizes.values()) != {size}:
+        each = ", ".join(map(str, sizes.values()))
+        raise PeaError(f"mesh: data={data} x fsdp={fsdp} cannot be shared by hosts with {each} devices; change fsdp")
+    grid = mesh_utils.create_hybrid_device_mesh(
+        inner,
+        (data // inner[0], fsdp // inner[1]),
+        devices,
+        process_is_granule=linked == "process_index",
+        allow_split_physical_axes=True,
+    )
+    return Mesh(grid, AXES, axis_types=types)
+
+
+def linked_by(devices: Sequence[jax.Device]) -> str:
+    """What devices with fast links between have in common: the slice of TPUs, the host of GPUs, else the process."""
+    slices = {getattr(device, "slice_index", None) for device in devices}
+    return "slice_index" if len(slices) > 1 or devices[0].platform == "tpu" else "process_index"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -37,21 +63,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis split over all devices."""
     return NamedSharding(mesh, PartitionSpec(AXES))
-
-
-def frozen_sharding(mesh: Mesh, shape: tuple[int, ...], dtype: np.dtype) -> NamedSharding:
-    """The largest axis that `fsdp` divides is split; arrays under 4 MB stay whole."""
-    size = mesh.shape["fsdp"]
-    divisible = [axis for axis, length in enumerate(shape) if length % size == 0]
-    if size == 1 or not divisible or math.prod(shape) * np.dtype(dtype).itemsize < SMALLEST_SHARDED:
-        return replicated(mesh)
-    axis = max(divisible, key=lambda a: shape[a])
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
-
-
-def shard_frozen(tree, mesh: Mesh):
-    """Frozen parameters, each placed by `frozen_sharding`."""
-    return jax.tree.map(lambda x: jax.device_put(x, frozen_sharding(mesh, x.shape, x.dtype)), tree)
 
 
 def gather(tree, mesh: Mesh):

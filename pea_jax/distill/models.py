@@ -1,10 +1,12 @@
 """From a config to the frozen models, a new adapter and the task that binds them."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -14,7 +16,8 @@ from pea_jax.adapter import AdapterDims, PEAdapter
 from pea_jax.distill.step import TrainState, make_optimizer
 from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.errors import PeaError
-from pea_jax.mesh import frozen_sharding, replicated
+from pea_jax.mesh import replicated
+from pea_jax.models.calls import POLICIES
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
@@ -24,7 +27,6 @@ from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders
 from pea_jax.text.stable_diffusion import load_conditioner
 from pea_jax.weights import load_unet, load_vae
 from pea_jax.weights.locations import BaseModel, locate_base
-from pea_jax.weights.torch_names import PartitionRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ def load_models(config: ConfigDict, mesh: Mesh) -> FrozenModels:
     """
     base = locate_base(config.base_model, config.base_model_config)
     encoders = load_encoders(config, mesh)
-    unet = load_unet(base.weights, partition=_partition(config, mesh), **_settings(config, mesh, base))
+    unet = load_unet(base.weights, **_settings(config, mesh, base))
     if unet.config.in_channels != encoders.vae.config.latent_channels:
         raise PeaError(
             f"{config.base_model}: its UNet takes {unet.config.in_channels} channels, not the autoencoder's "
@@ -67,7 +69,7 @@ def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:
     base = locate_base(config.base_model, config.base_model_config)
     settings = _settings(config, mesh, base)
     return Encoders(
-        vae=load_vae(base.weights, partition=_partition(config, mesh), **settings),
+        vae=load_vae(base.weights, **settings),
         teacher=load_conditioner(base.weights, **settings),
         student=load_student(config, mesh),
     )
@@ -75,10 +77,6 @@ def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:
 
 def _settings(config: ConfigDict, mesh: Mesh, base: BaseModel) -> dict[str, Any]:
     return dict(config=base.configs, dtype=jnp.dtype(config.dtype), mesh=mesh)
-
-
-def _partition(config: ConfigDict, mesh: Mesh) -> PartitionRule:
-    return lambda _, shape: frozen_sharding(mesh, shape, jnp.dtype(config.dtype)).spec
 
 
 def load_student(config: ConfigDict, mesh: Mesh) -> TextEncoder | JoinedTextEncoder:
@@ -112,15 +110,22 @@ def make_optimizer_of(config: ConfigDict) -> tuple[optax.GradientTransformation,
 
 def new_state(config: ConfigDict, adapter: PEAdapter, mesh: Mesh) -> TrainState:
     """The state before the first step, on every device of the mesh."""
+    params = jax.tree.map(np.asarray, nnx.state(adapter))
+    return jax.jit(functools.partial(first_state, config), out_shardings=replicated(mesh))(params)
+
+
+def first_state(config: ConfigDict, params: nnx.State) -> TrainState:
+    """As `new_state`, of the adapter's parameters; pure."""
     optimizer, _ = make_optimizer_of(config)
-    state = TrainState.create(nnx.state(adapter), optimizer, jax.random.key(config.seed), ema=bool(config.ema_decay))
-    return jax.device_put(state, replicated(mesh))
+    return TrainState.create(params, optimizer, jax.random.key(config.seed), ema=bool(config.ema_decay))
 
 
 def make_task(config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh: Mesh) -> DistillationTask:
     """The distillation task of a config."""
     if not any(config.loss[name] for name in ("noise", "output", "features", "conditioning")):
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
+    if config.remat not in POLICIES:
+        raise PeaError(f"config.remat={config.remat!r}: choose from {', '.join(POLICIES)}")
     return DistillationTask(
         adapter=nnx.graphdef(adapter),
         unet=nnx.graphdef(models.unet),
@@ -133,17 +138,22 @@ def make_task(config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh
         condition_dropout=config.condition_dropout,
         noise_offset=config.noise_offset,
         mesh=mesh,
+        remat=config.remat,
     )
 
 
-def frozen_trees(models: FrozenModels, *, cached: bool) -> dict:
+def frozen_trees(models: FrozenModels, *, cached: bool) -> dict[str, Any]:
     """The `frozen` argument of the training step; with cached latents and text states the UNet alone is needed."""
     null_states, _ = models.student.encode([""])
-    frozen = dict(
-        unet=nnx.state(models.unet),
-        null_states=null_states,
-        null_prompt_embeds=models.teacher.encode([""]).prompt_embeds,
-    )
+    null = dict(null_states=null_states, null_prompt_embeds=models.teacher.encode([""]).prompt_embeds)
+    if models.student.mesh is not None:
+        null = jax.device_put(jax.tree.map(np.asarray, null), replicated(models.student.mesh))
+    return dict(null, **frozen_parameters(models, cached=cached))
+
+
+def frozen_parameters(models: FrozenModels, *, cached: bool) -> dict[str, Any]:
+    """Of `frozen_trees` what networks hold."""
+    parameters: dict[str, Any] = dict(unet=nnx.state(models.unet))
     if not cached:
-        frozen |= dict(vae=nnx.state(models.vae), student=models.student.params, teacher=models.teacher.params)
-    return jax.tree.map(jnp.asarray, frozen)
+        parameters |= dict(vae=nnx.state(models.vae), student=models.student.params, teacher=models.teacher.params)
+    return parameters

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from pea_jax.distill import losses
 from pea_jax.distill.latents import NoisySample, forward_diffusion
 from pea_jax.mesh import gather
+from pea_jax.models.calls import Calls, Remat, make_calls
 from pea_jax.models.vae import sample_moments
 from pea_jax.sampling.noise_schedule import NoiseSchedule
 from pea_jax.text.conditioner import Conditioning
@@ -64,6 +65,7 @@ class DistillationTask:
     condition_dropout: float = 0.1
     noise_offset: float = 0.5
     mesh: Mesh | None = None
+    remat: Remat = "none"  # of the student's pass, see `models.calls`
 
     def loss(self, params, frozen: Mapping[str, Any], batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """The weighted sum of the terms, and each term by name before its weight."""
@@ -82,26 +84,30 @@ class DistillationTask:
         self, frozen: Mapping[str, Any], batch: Batch, noisy: NoisySample, student: Conditioning, teacher: Conditioning
     ) -> dict[str, Array]:
         """The `[B]` losses of one student pass and, where some term needs it, one teacher pass."""
-        prediction, features = self.denoise(frozen, batch, noisy, student)
+        prediction, features = self.denoise(frozen, batch, noisy, student, self._calls(self.remat))
         terms = {}
         if self.weights.noise:
             terms["noise"] = losses.mse(prediction, noisy.target)
         if self.weights.output or self.weights.features:
-            target, target_features = jax.lax.stop_gradient(self.denoise(frozen, batch, noisy, teacher))
+            targets = self.denoise(frozen, batch, noisy, teacher, self._calls("none"))
+            target, target_features = jax.lax.stop_gradient(targets)
         if self.weights.output:
             terms["output"] = losses.mse(prediction, target)
         if self.weights.features:
             terms["features"] = losses.feature_mse(features, target_features)
         return terms
 
-    def denoise(self, frozen: Mapping[str, Any], batch: Batch, noisy: NoisySample, conditioning: Conditioning):
-        unet = nnx.merge(self.unet, self._whole(frozen["unet"]))
+    def denoise(
+        self, frozen: Mapping[str, Any], batch: Batch, noisy: NoisySample, conditioning: Conditioning, calls: Calls
+    ):
+        unet = nnx.merge(self.unet, frozen["unet"])
         return unet(
             noisy.sample,
             noisy.timesteps,
             conditioning.prompt_embeds,
             text_embeds=conditioning.pooled_prompt_embeds,
             time_ids=batch["time_ids"],
+            calls=calls,
         )
 
     def noisy_sample(
@@ -150,6 +156,10 @@ class DistillationTask:
 
     def _whole(self, tree):
         return tree if self.mesh is None else gather(tree, self.mesh)
+
+    def _calls(self, remat: Remat) -> Calls:
+        is_split = self.mesh is not None and self.mesh.shape["fsdp"] > 1
+        return make_calls(self._whole if is_split else None, remat)
 
 
 def _replace_prompt(conditioning: Conditioning, dropped: Array, null: Array) -> Conditioning:

@@ -9,6 +9,7 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
+from pea_jax.models.calls import DIRECT, Calls
 from pea_jax.models.controlnet_config import ControlNetConfig
 from pea_jax.models.unet_encoder import UNetEncoder
 
@@ -69,11 +70,12 @@ class ControlNet(UNetEncoder):
         conditioning_scale: jax.typing.ArrayLike = 1.0,
         text_embeds: jax.Array | None = None,
         time_ids: jax.Array | None = None,
+        calls: Calls = DIRECT,
     ) -> tuple[list[jax.Array], jax.Array]:
         """What the UNet takes as `down_block_additional_residuals` and `mid_block_additional_residual`.
 
         Args:
-          sample, timesteps, prompt_embeds, text_embeds, time_ids: as for the UNet.
+          sample, timesteps, prompt_embeds, text_embeds, time_ids, calls: as for the UNet.
           controlnet_cond: `[B, 8H, 8W, 3]` in [0, 1], where the sample is `[B, H, W, in_channels]`: edges, depth, a
             pose, as this ControlNet was trained.
           conditioning_scale: factor of all residuals; a number.
@@ -92,11 +94,11 @@ class ControlNet(UNetEncoder):
             times = 2 ** (len(self.config.conditioning_embedding_out_channels) - 1)
             picture, latents = controlnet_cond.shape[1:3], sample.shape[1:3]
             raise PeaError(f"controlnet_cond is {picture}, must be {times} times the sample's {latents}")
-        embeddings = self.embed(timesteps, prompt_embeds, text_embeds, time_ids)
-        x, skips, _ = self.encode(self.conv_in(sample) + guide, embeddings)
-        down = [conv(skip) for conv, skip in zip(self.controlnet_down_blocks, skips, strict=True)]
+        embeddings = self.embed(timesteps, prompt_embeds, text_embeds, time_ids, calls=calls)
+        x, skips, _ = self.encode(calls.layer(self.conv_in, sample) + guide, embeddings, calls)
+        down = [calls.layer(conv, skip) for conv, skip in zip(self.controlnet_down_blocks, skips, strict=True)]
         scale = jnp.asarray(conditioning_scale, self.dtype)
-        residuals = [residual * scale for residual in (*down, self.controlnet_mid_block(x))]
+        residuals = [residual * scale for residual in (*down, calls.layer(self.controlnet_mid_block, x))]
         if self.config.global_pool_conditions:
             residuals = [residual.mean((1, 2), keepdims=True) for residual in residuals]
         return residuals[:-1], residuals[-1]

@@ -9,6 +9,7 @@ from flax import nnx
 
 from pea_jax.models import layers
 from pea_jax.models.attention import attention
+from pea_jax.models.calls import DIRECT, Calls
 
 
 class Attention(nnx.Module):
@@ -113,9 +114,12 @@ class Transformer2D(nnx.Module):
         )
         self.proj_out = projection(inner, channels, **precision)
 
-    def __call__(self, x: jax.Array, context: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, context: jax.Array, mask: jax.Array | None = None, *, calls: Calls = DIRECT
+    ) -> jax.Array:
         batch, height, width, channels = x.shape
-        y = self.proj_in(self.norm(x).reshape(batch, height * width, channels))
+        y = calls.layer(self.norm, x).reshape(batch, height * width, channels)
+        y = calls.layer(self.proj_in, y)
         for block in self.transformer_blocks:
-            y = block(y, context, mask)
-        return x + self.proj_out(y).reshape(x.shape)
+            y = calls.layer(block, y, context, mask)
+        return x + calls.layer(self.proj_out, y).reshape(x.shape)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pea_jax.models import layers
+from pea_jax.models.calls import DIRECT, Calls
 from pea_jax.models.unet_blocks import UpBlock2D
 from pea_jax.models.unet_config import UNetConfig
 from pea_jax.models.unet_encoder import UNetEncoder
@@ -60,6 +61,7 @@ class UNet2DCondition(UNetEncoder):
         encoder_attention_mask: jax.Array | None = None,
         down_block_additional_residuals: Sequence[jax.Array] | None = None,
         mid_block_additional_residual: jax.Array | None = None,
+        calls: Calls = DIRECT,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Predicts the noise (or what the model was trained to predict).
 
@@ -72,6 +74,7 @@ class UNet2DCondition(UNetEncoder):
           encoder_attention_mask: `[B, L]`, False or 0 hides a token.
           down_block_additional_residuals: a ControlNet's, one for each skip connection.
           mid_block_additional_residual: a ControlNet's.
+          calls: how layers and blocks are called, where the parameters are split or memory is short.
 
         Returns:
           The prediction `[B, H, W, out_channels]`, and the hidden states `down_i` after each down block and its
@@ -81,8 +84,8 @@ class UNet2DCondition(UNetEncoder):
         Raises:
           PeaError: if a `text_time` model lacks `text_embeds` or `time_ids`.
         """
-        embeddings = self.embed(timesteps, prompt_embeds, text_embeds, time_ids, encoder_attention_mask)
-        x, skips, features = self.encode(self.conv_in(sample), embeddings)
+        embeddings = self.embed(timesteps, prompt_embeds, text_embeds, time_ids, encoder_attention_mask, calls)
+        x, skips, features = self.encode(calls.layer(self.conv_in, sample), embeddings, calls)
         if down_block_additional_residuals is not None:
             skips = [a + b for a, b in zip(skips, down_block_additional_residuals, strict=True)]
         if mid_block_additional_residual is not None:
@@ -90,5 +93,5 @@ class UNet2DCondition(UNetEncoder):
         for i, up_block in enumerate(self.up_blocks):
             block_skips = [skips.pop() for _ in up_block.resnets]
             size = skips[-1].shape[1:3] if skips else None
-            x = features[f"up_{i}"] = up_block(x, block_skips, *embeddings, size)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x))), features
+            x = features[f"up_{i}"] = calls.block(up_block, x, block_skips, *embeddings, size=size, calls=calls)
+        return calls.layer(self.conv_out, jax.nn.silu(calls.layer(self.conv_norm_out, x))), features

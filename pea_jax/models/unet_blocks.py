@@ -1,7 +1,7 @@
 """The blocks of the UNet. One class serves diffusers' block with and without cross-attention.
 
 `resnet(in_channels, out_channels)` and `transformer(channels, num_layers)` build the layers of a block, so that it
-need not know what they are made of.
+need not know what they are made of; `calls` says how they are called.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pea_jax.models.calls import DIRECT, Calls
 from pea_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from pea_jax.models.transformer_2d import Transformer2D
 
@@ -46,15 +47,21 @@ class DownBlock2D(nnx.Module):
         self.downsamplers = nnx.List([Downsample2D(out_channels, **precision)] if add_downsample else [])
 
     def __call__(
-        self, x: jax.Array, time_embedding: jax.Array, context: jax.Array, mask: jax.Array | None
+        self,
+        x: jax.Array,
+        time_embedding: jax.Array,
+        context: jax.Array,
+        mask: jax.Array | None,
+        *,
+        calls: Calls = DIRECT,
     ) -> tuple[jax.Array, list[jax.Array]]:
         skips = []
         for resnet, transformer in zip(self.resnets, self.attentions, strict=True):
-            x = resnet(x, time_embedding)
-            x = x if transformer is None else transformer(x, context, mask)
+            x = calls.layer(resnet, x, time_embedding)
+            x = x if transformer is None else transformer(x, context, mask, calls=calls)
             skips.append(x)
         for downsample in self.downsamplers:
-            x = downsample(x)
+            x = calls.layer(downsample, x)
             skips.append(x)
         return x, skips
 
@@ -70,11 +77,17 @@ class MidBlock2D(nnx.Module):
         self.resnets = nnx.List(resnet(channels, channels) for _ in range(1 + len(self.attentions)))
 
     def __call__(
-        self, x: jax.Array, time_embedding: jax.Array, context: jax.Array, mask: jax.Array | None
+        self,
+        x: jax.Array,
+        time_embedding: jax.Array,
+        context: jax.Array,
+        mask: jax.Array | None,
+        *,
+        calls: Calls = DIRECT,
     ) -> jax.Array:
-        x = self.resnets[0](x, time_embedding)
+        x = calls.layer(self.resnets[0], x, time_embedding)
         for transformer, resnet in zip(self.attentions, self.resnets[1:], strict=True):
-            x = resnet(transformer(x, context, mask), time_embedding)
+            x = calls.layer(resnet, transformer(x, context, mask, calls=calls), time_embedding)
         return x
 
 
@@ -111,11 +124,13 @@ class UpBlock2D(nnx.Module):
         time_embedding: jax.Array,
         context: jax.Array,
         mask: jax.Array | None,
+        *,
         size: tuple[int, ...] | None,
+        calls: Calls = DIRECT,
     ) -> jax.Array:
         for resnet, transformer, skip in zip(self.resnets, self.attentions, skips, strict=True):
-            x = resnet(jnp.concatenate([x, skip], axis=-1), time_embedding)
-            x = x if transformer is None else transformer(x, context, mask)
+            x = calls.layer(resnet, jnp.concatenate([x, skip], axis=-1), time_embedding)
+            x = x if transformer is None else transformer(x, context, mask, calls=calls)
         for upsample in self.upsamplers:
-            x = upsample(x, size)
+            x = calls.layer(upsample, x, size=size)
         return x

@@ -9,6 +9,7 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
+from pea_jax.models.calls import DIRECT, Calls
 from pea_jax.models.resnet import ResnetBlock2D
 from pea_jax.models.transformer_2d import Transformer2D
 from pea_jax.models.unet_blocks import DownBlock2D, MidBlock2D
@@ -77,39 +78,43 @@ class UNetEncoder(nnx.Module):
         text_embeds: jax.Array | None,
         time_ids: jax.Array | None,
         mask: jax.Array | None = None,
+        calls: Calls = DIRECT,
     ) -> Embeddings:
         """What every block is told, from the arguments of `UNet2DCondition.__call__`."""
         prompt_embeds = prompt_embeds.astype(self.dtype)
         if self.encoder_hid_proj is not None:
-            prompt_embeds = self.encoder_hid_proj(prompt_embeds)
+            prompt_embeds = calls.layer(self.encoder_hid_proj, prompt_embeds)
         mask = None if mask is None else mask.astype(bool)[:, None, None]
-        return self._time_embedding(timesteps, text_embeds, time_ids), prompt_embeds, mask
+        return self._time_embedding(timesteps, text_embeds, time_ids, calls), prompt_embeds, mask
 
-    def encode(self, x: jax.Array, embeddings: Embeddings) -> tuple[jax.Array, list[jax.Array], dict[str, jax.Array]]:
+    def encode(
+        self, x: jax.Array, embeddings: Embeddings, calls: Calls = DIRECT
+    ) -> tuple[jax.Array, list[jax.Array], dict[str, jax.Array]]:
         """From the output of `conv_in` to the hidden state after the middle, the skip connections (`x` the first) and
         the features `down_i` and `mid`."""
         skips, features = [x], {}
         for i, down_block in enumerate(self.down_blocks):
-            x, block_skips = down_block(x, *embeddings)
+            x, block_skips = calls.block(down_block, x, *embeddings, calls=calls)
             skips += block_skips
             features[f"down_{i}"] = x
         if self.mid_block is not None:
-            x = features["mid"] = self.mid_block(x, *embeddings)
+            x = features["mid"] = calls.block(self.mid_block, x, *embeddings, calls=calls)
         return x, skips, features
 
     def _time_embedding(
-        self, timesteps: jax.Array, text_embeds: jax.Array | None, time_ids: jax.Array | None
+        self, timesteps: jax.Array, text_embeds: jax.Array | None, time_ids: jax.Array | None, calls: Calls
     ) -> jax.Array:
         """Timestep and added conditioning, `[B, time_embedding_dim]`."""
         config = self.config
         sinusoids = functools.partial(
             layers.timestep_embedding, flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
         )
-        embedding = self.time_embedding(sinusoids(timesteps, config.block_out_channels[0]).astype(self.dtype))
+        waves = sinusoids(timesteps, config.block_out_channels[0]).astype(self.dtype)
+        embedding = calls.layer(self.time_embedding, waves)
         if self.add_embedding is None:
             return embedding
         if text_embeds is None or time_ids is None:
             raise PeaError("this model has addition_embed_type 'text_time': pass text_embeds and time_ids")
         added = sinusoids(time_ids.reshape(-1), config.addition_time_embed_dim).reshape(len(text_embeds), -1)
         added = jnp.concatenate([text_embeds.astype(self.dtype), added.astype(self.dtype)], axis=-1)
-        return embedding + self.add_embedding(added)
+        return embedding + calls.layer(self.add_embedding, added)

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 
 from pea_jax.errors import PeaError
+from pea_jax.models.calls import DIRECT, Calls
 from pea_jax.models.controlnet import ControlNet
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.sampling.guides import Guides
@@ -37,14 +38,17 @@ class Inputs:
 
 
 class Denoiser:
-    """A frozen UNet and ControlNet; `params` are the arrays in them, an argument of what is compiled.
+    """A frozen UNet and ControlNet; `params` are the arrays in them, an argument of what is compiled. `calls` says how
+    their parts are called.
 
     Raises:
       PeaError: the UNet takes more than latents, with or without a mask, or the ControlNet was made for another UNet.
     """
 
-    def __init__(self, unet: UNet2DCondition, latent_channels: int, controlnet: ControlNet | None = None):
-        self.config = unet.config
+    def __init__(
+        self, unet: UNet2DCondition, latent_channels: int, controlnet: ControlNet | None = None, calls: Calls = DIRECT
+    ):
+        self.config, self._calls = unet.config, calls
         self.repaints = _repaints(unet, latent_channels)
         self._unet, params = nnx.split(unet)
         self.params = {"unet": params}
@@ -75,7 +79,8 @@ class Denoiser:
         controlnet = None if self._controlnet is None else nnx.merge(self._controlnet, params["controlnet"])
 
         def predict(sample: Array, timestep: Array) -> Array:
-            call: dict[str, Any] = dict(timesteps=jnp.broadcast_to(timestep, sample.shape[:1]), **embeds)
+            timesteps = jnp.broadcast_to(timestep, sample.shape[:1])
+            call: dict[str, Any] = dict(timesteps=timesteps, calls=self._calls, **embeds)
             residuals: dict[str, Any] = {}
             if controlnet is not None and inputs.controlnet_cond is not None:
                 scale = inputs.conditioning_scale[:, None, None, None]

@@ -17,6 +17,7 @@ from pea_jax import mesh as meshes
 from pea_jax.adapter import AdapterDims
 from pea_jax.errors import PeaError
 from pea_jax.models import attention
+from pea_jax.models.calls import DIRECT, make_calls
 from pea_jax.models.controlnet import ControlNet
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
@@ -59,7 +60,10 @@ class TextToImage:
         mesh: Mesh | None = None,
         controlnet: ControlNet | None = None,
     ):
-        self._denoiser = Denoiser(unet, vae.config.latent_channels, controlnet)
+        calls = DIRECT
+        if mesh is not None and mesh.shape["fsdp"] > 1:
+            calls = make_calls(functools.partial(meshes.gather, mesh=mesh))
+        self._denoiser = Denoiser(unet, vae.config.latent_channels, controlnet, calls)
         self._vae, vae_params = nnx.split(vae)
         self._params = self._denoiser.params, vae_params
         self._scheduler, self._mesh = scheduler, mesh
@@ -215,9 +219,7 @@ class TextToImage:
         *,
         guided: bool,
     ) -> Array:
-        if self._mesh is not None:
-            params = meshes.gather(params, self._mesh)
-        vae = nnx.merge(self._vae, params[1])
+        vae = nnx.merge(self._vae, params[1] if self._mesh is None else meshes.gather(params[1], self._mesh))
         with attention.traced_for(self._mesh):
             inputs = _inputs(vae, conditioning, guides, jnp.broadcast_to(time_ids, (noise.shape[0], 6)))
             if guided:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.abstract import values_left_out
 from pea_jax.weights.flax_files import open_flax
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
@@ -19,11 +20,13 @@ def open_checkpoint(folder: pathlib.Path, stem: str) -> tuple[pathlib.Path, dict
     """The tensors of `folder/stem`, and the path of the file, or of the index, that they come from.
 
     Safetensors before pickled files, those before Flax's; a half-precision variant only where there is nothing else in
-    that format.
+    that format. Within `without_values` no file is looked at, and there are no tensors.
 
     Raises:
       PeaError: if there is no such file, or one is not readable or does not hold what the index says.
     """
+    if values_left_out():
+        return folder / stem, {}
     pickled_stem = PICKLED_STEMS.get(stem, stem)
     return (
         _open(folder, stem, "safetensors", open_safetensors)

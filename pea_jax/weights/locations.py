@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pea_jax.errors import PeaError
 from pea_jax.weights import hub
+from pea_jax.weights.abstract import values_left_out
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -49,7 +50,7 @@ def locate(name: str | pathlib.Path, subfolder: str = "", *, with_weights: bool 
     Args:
       name: a path, or OWNER/NAME of a model on the Hugging Face Hub, which is downloaded into its cache.
       subfolder: what is to be downloaded if not all of a pipeline; not part of the result.
-      with_weights: whether the weights are downloaded, or configs and tokenizers alone.
+      with_weights: whether the weights are downloaded, or configs and tokenizers alone, as within `without_values`.
 
     Raises:
       PeaError: it is in none of the three places.
@@ -59,7 +60,7 @@ def locate(name: str | pathlib.Path, subfolder: str = "", *, with_weights: bool 
         if text and path.exists():
             return path
     if hub.REPO_ID.fullmatch(text):
-        return hub.snapshot(text, subfolder, with_weights=with_weights)
+        return hub.snapshot(text, subfolder, with_weights=with_weights and not values_left_out())
     raise PeaError(
         f"{text!r}: no such model folder; give the path of a folder in diffusers or transformers layout, "
         "or OWNER/NAME of a model on the Hugging Face Hub"

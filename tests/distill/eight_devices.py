@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from pea_jax import mesh as meshes
+from pea_jax import partition
 from pea_jax.adapter import AdapterDims, PEAdapter
 from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
@@ -24,7 +25,7 @@ from tests.torch_oracle import quick_jit
 def main(axes: str, folder: pathlib.Path) -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_default_matmul_precision", "highest")
-    meshes.SMALLEST_SHARDED = 0  # or nothing of a model this small would be
+    partition.SMALLEST_SHARDED = 0  # or nothing of a model this small would be
     mesh = meshes.make_mesh(**{name: int(size) for name, size in (axis.split("=") for axis in axes.split(","))})
     tiny_sdxl.random_unet(24, 16).save_pretrained(folder / "unet")
     unet, unet_params = nnx.split(load_unet(folder))
@@ -52,7 +53,8 @@ def main(axes: str, folder: pathlib.Path) -> None:
     )
     key = jax.random.key(1)
     one = quick_jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
-    sharded = meshes.shard_frozen(jax.tree.map(jnp.asarray, frozen), mesh)
+    sharded = jax.device_put(frozen, meshes.replicated(mesh))
+    sharded["unet"] = partition.shard_frozen(unet_params, mesh)
     split = any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(sharded["unet"]))
     assert split == (mesh.shape["fsdp"] > 1), "the frozen UNet is not placed as the mesh says"
     many_task = dataclasses.replace(task, mesh=mesh)

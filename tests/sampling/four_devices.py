@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from pea_jax import mesh as meshes
+from pea_jax import partition
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.text.conditioner import Conditioning
 
@@ -17,7 +18,7 @@ def main(folder: str, out: str) -> None:
     jax.config.update("jax_num_cpu_devices", 4)
     jax.config.update("jax_default_matmul_precision", "highest")
     jax.config.update("jax_disable_most_optimizations", True)
-    meshes.SMALLEST_SHARDED = 0  # or nothing of a model this small would be
+    partition.SMALLEST_SHARDED = 0  # or nothing of a model this small would be
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     prompts, empty = Conditioning(normal(6, 5, 12), normal(6, 10)), Conditioning(normal(1, 5, 12), normal(1, 10))
@@ -26,7 +27,7 @@ def main(folder: str, out: str) -> None:
         pipeline = TextToImage.from_pretrained(folder, mesh=mesh)
         if mesh is not None:
             denoiser, vae = pipeline._params
-            pipeline._params = meshes.shard_frozen(denoiser, mesh), vae
+            pipeline._params = partition.shard_frozen(denoiser, mesh), vae
             leaves = jax.tree.leaves(pipeline._params[0])
             assert any(not leaf.sharding.is_fully_replicated for leaf in leaves), "the UNet is not split"
         sampling = Sampling(steps=2, guidance_scale=2.0, batch_size=4)
