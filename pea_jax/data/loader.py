@@ -123,7 +123,7 @@ def make_loader(
         raise PeaError(f"batch_size {batch_size}: not a multiple of the {process_count} processes")
     groups = {"the data": range(len(source))} if rows_by_bucket is None else dict(sorted(rows_by_bucket.items()))
     check_buckets(groups, batch_size)
-    share, bad = slice(process_index, None, process_count), BadSamples(max_bad_rate)
+    share, bad = (process_index, process_count), BadSamples(max_bad_rate)
     streams = [
         _stream(Skipping(source, rows, example, bad), batch_size, seed + number, share)
         for number, (bucket, rows) in enumerate(groups.items())
@@ -148,13 +148,16 @@ def check_buckets(rows_by_bucket: Mapping[Any, Sequence[int] | np.ndarray], batc
             )
 
 
-def _stream(example: Skipping, batch_size: int, seed: int, share: slice) -> grain.MapDataset:
+def _stream(example: Skipping, batch_size: int, seed: int, share: tuple[int, int]) -> grain.MapDataset:
+    """A host's part of each batch: as many rows in a row as the others have, so that together they make the batch in
+    the order in which one host alone would."""
+    host, hosts = share
     places = range(len(example.rows))
     used = len(places) // batch_size * batch_size  # as many on every host, else their epochs drift apart
     dataset = grain.MapDataset.source(places).seed(seed).shuffle()
     # Drawn before the hosts divide the stream, so that what is drawn for a sample is the same on any number of hosts.
-    mine = dataset.random_map(example)[:used][share]
-    return mine.batch(len(range(batch_size)[share]), drop_remainder=True).repeat()
+    parts = dataset.random_map(example)[:used].batch(batch_size // hosts, drop_remainder=True)
+    return parts[host::hosts].repeat()
 
 
 def _keep_freed_memory() -> None:

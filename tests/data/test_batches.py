@@ -73,7 +73,7 @@ def test_place_and_counter_come_back_on_any_number_of_hosts(tmp_path, hosts):
             checkpoints._checkpointer.load_checkpointables(8, dict(data=each))
         assert each.skipped == skipped
     shares = [numbers(each, 5) for each in resumed]
-    assert [[n for row in zip(*share, strict=True) for n in row] for share in zip(*shares, strict=True)] == following
+    assert [[n for part in parts for n in part] for parts in zip(*shares, strict=True)] == following
 
 
 def test_a_read_that_hangs_is_an_error_within_the_limit():

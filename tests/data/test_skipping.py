@@ -60,7 +60,7 @@ def test_replacements_depend_on_no_hosts_no_threads_and_no_resumption(threads):
     whole = load(range(0, 100, 3), 20)
     hosts = [load(range(0, 100, 3), 20, process_index=n, process_count=2, num_threads=threads) for n in range(2)]
     for name in whole:
-        together = np.stack([host[name] for host in hosts], axis=-1).reshape(20, 10)
+        together = np.concatenate([host[name] for host in hosts], axis=1)
         np.testing.assert_array_equal(together, whole[name])
     resumed = iter(make_loader(Numbers(frozenset(range(0, 100, 3))), draw, batch_size=10, seed=3, max_bad_rate=0.5))
     resumed.set_state({"next_index": 13})
