@@ -15,11 +15,11 @@ from jax import Array
 from safetensors.numpy import save_file
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.adapter_layouts import check_layout, open_published
-from pea_jax.weights.torch_names import StoredArray, fill, to_torch_names
+from pea_jax.weights.adapter_layouts import CONFIG, WEIGHTS, check_layout, open_published
+from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.torch_names import fill, to_torch_names
 
-WEIGHTS, CONFIG, CARD = "adapter.safetensors", "config.json", "README.md"
-FIELDS: dict[str, type] = {"base_model": str, "text_encoder": dict, "training": dict}  # of config.json
+CARD = "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,27 +156,6 @@ def check_replaceable(folder: pathlib.Path) -> None:
     found = sorted(path.name for path in folder.glob("*"))
     if found and WEIGHTS not in found:
         raise PeaError(f"{folder}: would be replaced, but holds no adapter ({found[0]}); name a new directory")
-
-
-def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
-    """`config.json` of an adapter directory.
-
-    Raises:
-      PeaError: it is missing, no JSON object, or one of its `FIELDS` is of the wrong type.
-    """
-    path = pathlib.Path(folder) / CONFIG
-    try:
-        config = json.loads(path.read_text())
-    except OSError:
-        raise PeaError(f"{path}: no such file; an adapter is a directory written by training or export") from None
-    except ValueError as error:
-        raise PeaError(f"{path}: not valid JSON ({error}); copy or export the adapter again") from None
-    if not isinstance(config, dict):
-        raise PeaError(f"{path}: must be a JSON object; copy or export the adapter again")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(config.get(name, kind()), kind)]
-    if wrong:
-        raise PeaError(f"{path}: {', '.join(wrong)} of the wrong type; copy or export the adapter again")
-    return config
 
 
 def _check_axes(tensors: Mapping[str, StoredArray], *, source: str) -> None:

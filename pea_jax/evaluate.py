@@ -14,12 +14,13 @@ from ml_collections import ConfigDict, config_flags
 from pea_jax import command
 from pea_jax import config as configs
 from pea_jax import mesh as meshes
-from pea_jax.adapter import PEAdapter, read_config
+from pea_jax.adapter import PEAdapter
 from pea_jax.distill import data, models
 from pea_jax.distill.judging import Judge, Judgement, read_concepts, report, table
 from pea_jax.errors import PeaError
 from pea_jax.report import console
 from pea_jax.text.conditioner import AdapterConditioner
+from pea_jax.weights.adapter_layouts import read_config
 
 ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory")
 CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data and base model to judge on")

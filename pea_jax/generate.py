@@ -16,11 +16,11 @@ from PIL import Image
 
 from pea_jax import command
 from pea_jax import mesh as meshes
-from pea_jax.adapter import read_config
 from pea_jax.errors import PeaError
 from pea_jax.grids import save_grid
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.text.conditioner import AdapterConditioner
+from pea_jax.weights.adapter_layouts import read_config
 
 ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory")
 PROMPT = flags.DEFINE_multi_string("prompt", [], "What to draw; may be given several times")

@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch_file
 
 from benchmarks.published import PublishedAdapter
-from pea_jax.adapter import AdapterDims, PEAdapter, read_config
+from pea_jax.adapter import AdapterDims, PEAdapter
 from pea_jax.errors import PeaError
+from pea_jax.weights.adapter_layouts import read_config
 from pea_jax.weights.torch_names import to_torch_names
 
 DIMS = AdapterDims(input_dim=24, hidden_dim=40, pooled_dim=32, output_dim=48)

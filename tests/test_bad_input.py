@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from pea_jax import adapter_folder, config, mesh
-from pea_jax.adapter import WEIGHTS
 from pea_jax.checkpoint import Checkpoints
 from pea_jax.distill import models
+from pea_jax.weights.adapter_layouts import WEIGHTS
 from tests import commands
 from tests.commands import CONFIG
 

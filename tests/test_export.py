@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from pea_jax import adapter_folder, config
-from pea_jax.adapter import PEAdapter, read_config
+from pea_jax.adapter import PEAdapter
 from pea_jax.errors import PeaError
 from pea_jax.text.conditioner import AdapterConditioner
+from pea_jax.weights.adapter_layouts import read_config
 from tests import commands
 from tests.torch_oracle import randomised
 

@@ -13,12 +13,12 @@ from flax import nnx
 
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter
-from pea_jax.adapter import read_config as read_adapter_config
 from pea_jax.errors import PeaError
 from pea_jax.text.chunks import ChunkedEncoder
 from pea_jax.text.encoders import TextEncoder
 from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders
 from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
+from pea_jax.weights.adapter_layouts import read_config as read_adapter_config
 from pea_jax.weights.transformers import load_clip_text
 
 Tokens = Mapping[str, Any]

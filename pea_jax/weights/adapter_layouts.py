@@ -7,18 +7,23 @@
 | four linears | `layernorm` `projector.0` `.2` `.4` `.6` without bias, `fc` | and one more |
 | Stable Diffusion 1.5 | `layernorm`, `projector` of three or five linears without bias | no `fc`, nothing pooled |
 
-All but the oldest have their names already. Widths are in the shapes; the files are pickled or safetensors.
+All but the oldest have their names already. Widths are in the shapes; the files are pickled or safetensors. A directory
+that this package writes holds one of them, and a `config.json` that says what it goes with.
 """
 
+import json
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from pea_jax.errors import PeaError
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
-from pea_jax.weights.torch_names import StoredArray
+from pea_jax.weights.stored import StoredArray
 
+WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
+FIELDS: dict[str, type] = {"base_model": str, "text_encoder": dict, "training": dict}  # of config.json
 OLDEST = {"fc1": "projector.0", "fc2": "projector.2", "fc3": "fc"}
 WEIGHT = re.compile(r"projector\.(\d+)\.weight")
 
@@ -49,6 +54,27 @@ def check_layout(tensors: Mapping[str, StoredArray], *, source: str) -> list[int
             "Diffusion 1.5, fc; or layernorm, fc1, fc2, fc3)"
         )
     return places
+
+
+def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
+    """`config.json` of an adapter directory.
+
+    Raises:
+      PeaError: it is missing, no JSON object, or one of its `FIELDS` is of the wrong type.
+    """
+    path = pathlib.Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except OSError:
+        raise PeaError(f"{path}: no such file; an adapter is a directory written by training or export") from None
+    except ValueError as error:
+        raise PeaError(f"{path}: not valid JSON ({error}); copy or export the adapter again") from None
+    if not isinstance(config, dict):
+        raise PeaError(f"{path}: must be a JSON object; copy or export the adapter again")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(config.get(name, kind()), kind)]
+    if wrong:
+        raise PeaError(f"{path}: {', '.join(wrong)} of the wrong type; copy or export the adapter again")
+    return config
 
 
 def _current_name(name: str) -> str:

@@ -9,7 +9,7 @@ from pea_jax.weights.abstract import values_left_out
 from pea_jax.weights.flax_files import open_flax
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
-from pea_jax.weights.torch_names import StoredArray
+from pea_jax.weights.stored import StoredArray
 
 PICKLED_STEMS = {"model": "pytorch_model"}  # of transformers; diffusers has one stem for both formats
 FLAX_STEMS = {"model": "flax_model"}  # of transformers; the Flax files of diffusers have other names for the tensors

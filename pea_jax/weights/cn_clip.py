@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from pea_jax.errors import PeaError
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.weights.pickled_files import open_pickled
-from pea_jax.weights.torch_names import StoredArray, fill
+from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.torch_names import fill
 
 FILES = "clip_cn_*.pt"
 PREFIX = "bert."

@@ -12,7 +12,8 @@ from pea_jax.models.controlnet import ControlNet, ControlNetConfig
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.models.vae import AutoencoderKL, VAEConfig
 from pea_jax.weights.model_files import filled, open_model, read_config
-from pea_jax.weights.torch_names import PartitionRule, StoredArray
+from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.torch_names import PartitionRule
 
 __all__ = ["load_controlnet", "load_unet", "load_vae", "read_config"]
 

@@ -10,7 +10,8 @@ import numpy as np
 from flax import serialization, traverse_util
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.torch_names import StoredArray, torch_axes, torch_name
+from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.torch_names import torch_axes, torch_name
 
 
 def open_flax(path: pathlib.Path) -> dict[str, StoredArray]:

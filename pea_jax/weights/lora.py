@@ -11,7 +11,8 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.weights.lora_layouts import COMPONENTS, Layer, component_of, open_layers, read_layers
-from pea_jax.weights.torch_names import StoredArray, torch_axes, torch_name
+from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.torch_names import torch_axes, torch_name
 
 
 def lora_components(path: str | pathlib.Path) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.torch_names import StoredArray
+from pea_jax.weights.stored import StoredArray
 
 METADATA = "lora_adapter_metadata"
 REFUSED = ("use_dora", "use_rslora", "lora_bias")

@@ -13,7 +13,7 @@ from pea_jax.errors import PeaError
 from pea_jax.weights.lora_alphas import scalar, stated_alphas
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
-from pea_jax.weights.torch_names import StoredArray
+from pea_jax.weights.stored import StoredArray
 
 KOHYA = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
 KOHYA_KEY = re.compile(rf"({'|'.join(KOHYA)})(.+)\.(lora_down\.weight|lora_up\.weight|alpha)")

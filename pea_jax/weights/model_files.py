@@ -14,7 +14,8 @@ from pea_jax.errors import PeaError
 from pea_jax.weights import single_file
 from pea_jax.weights.checkpoint_files import open_checkpoint
 from pea_jax.weights.locations import locate
-from pea_jax.weights.torch_names import Model, PartitionRule, StoredArray, fill
+from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.torch_names import Model, PartitionRule, fill
 
 STEM = "diffusion_pytorch_model"
 MOST_LAYERS = 1000

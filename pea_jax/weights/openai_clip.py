@@ -15,7 +15,8 @@ from pea_jax.errors import PeaError
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.weights.checkpoint_files import open_checkpoint
 from pea_jax.weights.diffusers import read_config
-from pea_jax.weights.torch_names import StoredArray, fill
+from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.torch_names import fill
 
 IGNORED = re.compile(r"visual\..*|logit_scale")
 NAMES = (

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.torch_names import StoredArray
+from pea_jax.weights.stored import StoredArray
 
 DTYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 

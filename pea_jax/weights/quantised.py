@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.torch_names import StoredArray
+from pea_jax.weights.stored import StoredArray, whole
 
 PACKED, SCALE = ".q4", ".d"
 
@@ -34,7 +34,7 @@ def dequantise_all(tensors: Mapping[str, StoredArray], *, source: str) -> dict[s
     pairs = {name + suffix for name in names for suffix in (PACKED, SCALE)}
     result = {name: tensor for name, tensor in tensors.items() if name not in pairs}
     for name in names:
-        result[name] = dequantise(_read(tensors[name + PACKED]), _read(tensors[name + SCALE]))
+        result[name] = dequantise(whole(tensors[name + PACKED]), whole(tensors[name + SCALE]))
     return result
 
 
@@ -48,7 +48,3 @@ def _problem(tensors: Mapping[str, StoredArray], name: str) -> str | None:
             "must be uint8[out, blocks, 16] and float16[out, blocks]"
         )
     return None
-
-
-def _read(tensor: StoredArray) -> np.ndarray:
-    return tensor[(slice(None),) * len(tensor.shape)]

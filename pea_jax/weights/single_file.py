@@ -14,8 +14,8 @@ from pea_jax.errors import PeaError
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.single_file_configs import BASES, CONFIGS
+from pea_jax.weights.stored import StoredArray
 from pea_jax.weights.tensor_parts import TorchStandIn
-from pea_jax.weights.torch_names import StoredArray
 
 UNET = "model.diffusion_model."
 # Where a component lies; an autoencoder that is published alone has no prefix.

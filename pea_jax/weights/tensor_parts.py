@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pea_jax.weights.torch_names import StoredArray
+from pea_jax.weights.stored import StoredArray
 
 
 class Part:

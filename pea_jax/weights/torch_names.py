@@ -13,7 +13,7 @@ Modules are named after the PyTorch checkpoint, so only the last part of a path 
 import functools
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from pea_jax.errors import PeaError
 from pea_jax.partition import frozen_sharding
 from pea_jax.threads import in_order
 from pea_jax.weights.abstract import values_left_out
+from pea_jax.weights.stored import StoredArray
 
 Model = TypeVar("Model", bound=nnx.Module)
 PartitionRule = Callable[[str, tuple[int, ...]], PartitionSpec]
@@ -34,18 +35,6 @@ SMALLEST_ON_DEVICE = 1 << 20  # bytes; smaller arrays are transposed and cast so
 
 # For each number of axes of a kernel: the PyTorch axis that becomes each of ours.
 KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}
-
-
-class StoredArray(Protocol):
-    """What a tensor must offer: a NumPy array does, and so does one that is still in its file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray: ...
 
 
 def torch_name(path: tuple[Any, ...]) -> str:
@@ -157,6 +146,7 @@ def _place(tensor: StoredArray, path: tuple[Any, ...], variable: Any, sharding: 
     parts: dict[str, np.ndarray | jax.Array] = {}
     placed = []
     for device, index in sharding.addressable_devices_indices_map(variable.shape).items():
+        assert index is not None, "a parameter is never without a place"
         if str(index) not in parts:
             values = tensor[tuple(index[axis] for axis in np.argsort(axes))]
             parts[str(index)] = _converted(values, axes, variable.dtype, device)

@@ -18,7 +18,8 @@ from pea_jax.weights.checkpoint_files import open_checkpoint
 from pea_jax.weights.diffusers import read_config
 from pea_jax.weights.model_files import open_single_file
 from pea_jax.weights.quantised import dequantise_all
-from pea_jax.weights.torch_names import StoredArray, fill
+from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.torch_names import fill
 
 STEM, QUANTISED_STEM = "model", "model_q4"
 # Of the file but not of the encoder: buffers that old versions saved, ...
