@@ -93,6 +93,8 @@ def base(language: str) -> ConfigDict:
             num_steps=50_000,
             seed=0,
             dtype="bfloat16",  # of the frozen models
+            # The UNet's kernels in 8 bits: int8, float8_e4m3fn, "" for none; activations: what linear layers take, too.
+            quantisation=dict(weights="", activations=False),
             mesh=dict(data=-1, fsdp=1),  # -1: what is there
             remat="none",  # what the student's backward pass computes again to save memory: none, block (layers), full
             checkpoint=dict(every=1000, keep=3),

@@ -33,7 +33,7 @@ class Rule:
 RULES = (
     Rule("bias|scale"),
     Rule("embedding", (-1, -2)),  # tables: the number of tokens is seldom divisible
-    Rule("kernel", (-2, -1)),
+    Rule("kernel|qvalue", (-2, -1)),  # the latter in 8 bits, see models.quantisation
 )
 
 

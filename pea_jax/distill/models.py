@@ -18,6 +18,7 @@ from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.errors import PeaError
 from pea_jax.mesh import replicated
 from pea_jax.models.calls import POLICIES
+from pea_jax.models.quantisation import quantise
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
@@ -54,7 +55,7 @@ def load_models(config: ConfigDict, mesh: Mesh) -> FrozenModels:
     """
     base = locate_base(config.base_model, config.base_model_config)
     encoders = load_encoders(config, mesh)
-    unet = load_unet(base.weights, **_settings(config, mesh, base))
+    unet = quantised(config, load_unet(base.weights, **_settings(config, mesh, base)))
     if unet.config.in_channels != encoders.vae.config.latent_channels:
         raise PeaError(
             f"{config.base_model}: its UNet takes {unet.config.in_channels} channels, not the autoencoder's "
@@ -73,6 +74,16 @@ def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:
         teacher=load_conditioner(base.weights, **settings),
         student=load_student(config, mesh),
     )
+
+
+def quantised(config: ConfigDict, unet: UNet2DCondition) -> UNet2DCondition:
+    """`unet` with its kernels in 8 bits, if the config wants them so.
+
+    Raises:
+      PeaError: the config names a type that there is not, or qwix is not installed.
+    """
+    rule = config.quantisation
+    return quantise(unet, rule.weights, activations=rule.activations) if rule.weights else unet
 
 
 def _settings(config: ConfigDict, mesh: Mesh, base: BaseModel) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pea_jax.models.quantisation import apply_kernel, apply_matrix
+
 ZEROS = nnx.initializers.zeros_init()
 
 
@@ -26,9 +28,20 @@ class NoRandomness:
 NO_RANDOMNESS: Any = NoRandomness()
 
 
-def linear(in_features: int, out_features: int, *, use_bias: bool = True, **precision: Any) -> nnx.Linear:
+class Linear(nnx.Linear):
+    """As in Flax, with a kernel that may be in 8 bits (`quantisation`)."""
+
+    quantised_activations = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        dtype: Any = self.dtype
+        y = apply_matrix(x.astype(dtype), self.kernel.get_value(), dtype, self.quantised_activations)
+        return y if self.bias is None else y + jnp.expand_dims(self.bias[...].astype(dtype), range(y.ndim - 1))
+
+
+def linear(in_features: int, out_features: int, *, use_bias: bool = True, **precision: Any) -> Linear:
     """`torch.nn.Linear`; kernel `[in, out]`."""
-    return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=ZEROS, rngs=NO_RANDOMNESS, **precision)
+    return Linear(in_features, out_features, use_bias=use_bias, kernel_init=ZEROS, rngs=NO_RANDOMNESS, **precision)
 
 
 def layer_norm(features: int, *, eps: float = 1e-5, **precision: Any) -> nnx.LayerNorm:
@@ -53,7 +66,12 @@ class PointwiseConv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         bias = jnp.expand_dims(self.bias[...], range(x.ndim - 1))
-        return x.astype(self.dtype) @ self.kernel[0, 0].astype(self.dtype) + bias.astype(self.dtype)
+        kernel = self.kernel.get_value()
+        return apply_kernel(_pointwise, x.astype(self.dtype), kernel, self.dtype) + bias.astype(self.dtype)
+
+
+def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return x @ kernel[0, 0]
 
 
 class Conv(nnx.Module):
@@ -74,19 +92,20 @@ class Conv(nnx.Module):
         self.stride, self.padding, self.dtype = stride, padding, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x, kernel = x.astype(self.dtype), self.kernel.astype(self.dtype)
+        y = apply_kernel(self._convolve, x.astype(self.dtype), self.kernel.get_value(), self.dtype)
+        return y + self.bias.astype(self.dtype)[None, None, None]
+
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         height, width = ((size + sum(self.padding) - 3) // self.stride + 1 for size in x.shape[1:3])
         if max(height, width) <= 2:
-            y = _convolve_to_few_pixels(x, kernel, height, width, self.stride, self.padding)
-        else:
-            y = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=(self.padding, self.padding),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-        return y + self.bias.astype(self.dtype)[None, None, None]
+            return _convolve_to_few_pixels(x, kernel, height, width, self.stride, self.padding)
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(self.stride, self.stride),
+            padding=(self.padding, self.padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
 
 
 def _convolve_to_few_pixels(
