@@ -28,7 +28,7 @@ class PublishedAdapter(torch.nn.Module):
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled first, then tokens: the published order."""
-        y = self.projector(self.layernorm(states))
+        y = self.projector(self.layernorm(states.to(self.fc.weight.dtype)))
         return y.mean(dim=1), self.fc(torch.nn.functional.gelu(y))
 
 
@@ -48,43 +48,50 @@ class Features:
         return caught
 
 
+class Denoiser:
+    """A UNet of diffusers that gives its prediction and the features of every block; it computes in its own dtype."""
+
+    def __init__(self, unet: torch.nn.Module):
+        self.unet, self.features = unet, Features(unet)
+
+    def __call__(self, batch: Mapping[str, Tensor], tokens: Tensor, pooled: Tensor) -> tuple[Tensor, list[Tensor]]:
+        dtype = self.unet.dtype
+        added = dict(text_embeds=pooled.to(dtype), time_ids=batch["time_ids"])
+        sample, tokens = batch["sample"].to(dtype), tokens.to(dtype)
+        prediction = self.unet(sample, batch["timesteps"], encoder_hidden_states=tokens, added_cond_kwargs=added)
+        return prediction.sample, self.features.take()
+
+
 def loss(
-    unet: torch.nn.Module,
-    features: Features,
+    student: Denoiser,
     adapter: torch.nn.Module,
     batch: Mapping[str, Tensor],
     *,
+    teacher: Denoiser | None = None,
     hybrid: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Noise, output and feature loss, 1 : 1 : 0.1, each divided by the whole batch, and the terms by name.
 
     `batch` holds `sample`, `target` `[B, C, H, W]`, `timesteps` `[B]`, `time_ids` `[B, 6]`, `native`, `dropped` `[B]`,
     `states` `[B, L, D]`, `null_states` `[1, L, D]`, `prompt_embeds` `[B, L, E]`, `null_prompt_embeds` `[1, L, E]`,
-    `pooled_prompt_embeds` `[B, P]`.
+    `pooled_prompt_embeds` `[B, P]`. Without a `teacher` of its own, as the released script has one, the student is it.
     """
     pooled, tokens = adapter(batch["states"])
     _, null = adapter(batch["null_states"])
     dropped = batch["dropped"][:, None, None]
     teacher_tokens = torch.where(dropped, batch["null_prompt_embeds"], batch["prompt_embeds"])
-    student, student_features = _denoise(unet, features, batch, torch.where(dropped, null, tokens), pooled)
+    prediction, features = student(batch, torch.where(dropped, null, tokens), pooled)
     with torch.no_grad():
-        teacher, teacher_features = _denoise(unet, features, batch, teacher_tokens, batch["pooled_prompt_embeds"])
+        target, targets = (teacher or student)(batch, teacher_tokens, batch["pooled_prompt_embeds"])
     native = batch["native"] if hybrid else torch.ones_like(batch["native"])
     parallel = 1 - native if hybrid else native
-    pairs = zip(student_features, teacher_features, strict=True)
     terms = dict(
-        noise=(native * _error(student, batch["target"])).mean(),
-        output=(parallel * _error(student, teacher)).mean(),
-        features=sum((parallel * _error(a, b)).mean() for a, b in pairs),
+        noise=(native * _error(prediction, batch["target"])).mean(),
+        output=(parallel * _error(prediction, target)).mean(),
+        features=sum((parallel * _error(a, b)).mean() for a, b in zip(features, targets, strict=True)),
     )
     return terms["noise"] + terms["output"] + 0.1 * terms["features"], terms
 
 
-def _denoise(unet, features: Features, batch: Mapping[str, Tensor], tokens: Tensor, pooled: Tensor):
-    added = dict(text_embeds=pooled, time_ids=batch["time_ids"])
-    prediction = unet(batch["sample"], batch["timesteps"], encoder_hidden_states=tokens, added_cond_kwargs=added)
-    return prediction.sample, features.take()
-
-
 def _error(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).square().mean(dim=(1, 2, 3))
+    return (a.float() - b.float()).square().mean(dim=(1, 2, 3))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 SDXL = dict(
+    in_channels=4,
     sample_size=128,
     block_out_channels=(320, 640, 1280),
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

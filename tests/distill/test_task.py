@@ -88,7 +88,7 @@ def test_loss_terms_and_gradient_are_the_published_ones(setting, torch_unet, hyb
     adapter.load_state_dict({k: torch.tensor(v) for k, v in to_torch_names(params).items()}, strict=True)
     arrays = published_batch(frozen, batch, noisy, dropped)
     unet = copy.deepcopy(torch_unet)  # the hooks stay on it
-    expected, expected_terms = published.loss(unet, published.Features(unet), adapter, arrays, hybrid=hybrid)
+    expected, expected_terms = published.loss(published.Denoiser(unet), adapter, arrays, hybrid=hybrid)
     expected.backward()
 
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)

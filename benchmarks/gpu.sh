@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Stable Diffusion XL's step beside PyTorch's on one GPU, in one command of at most 8 minutes:
+#
+#     benchmarks/gpu.sh WHEELS --out build/step-gpu.json [any flag of benchmarks/step.py]
+#
+# WHEELS is a folder with what the machine's python3 lacks beside jax[cuda], flax, optax, orbax-checkpoint, torch and
+# transformers: array_record, diffusers, grain, importlib_metadata, ml_collections, qwix, simplejpeg, tensorboardX.
+# Where there is a network, this fills it (for Python 3.12; name other platforms if pip finds none):
+#
+#     python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+#       --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -d WHEELS array_record diffusers grain ...
+#
+# It is installed into a folder of its own; nothing else on the machine changes. With an empty folder python3 is used as
+# it is. What there was no time for is said at the end; name it alone with --measures and run again.
+set -euo pipefail
+
+wheels=$1
+shift
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+if compgen -G "$wheels/*.whl" >/dev/null; then
+  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl
+fi
+export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TF_CPP_MIN_LOG_LEVEL=2
+
+# 10 seconds after the budget an unfinished measure is ended; its rows are written already.
+timeout --signal=INT 475 python3 -m benchmarks.step \
+  --config configs/ru.py --networks sdxl --bucket 640x640 --batch_size 8 --steps 8 \
+  --groups tuned,pea_jax published,pea_jax-uncached --mixed tuned,pea_jax \
+  --searched published pea_jax-remat tuned-checkpointing \
+  --measures speed start mix largest --budget 460 "$@"

@@ -1,0 +1,105 @@
+"""The frozen models of a training with random weights, made where they are used: no files, no tokenizers."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from benchmarks.networks import Config
+from benchmarks.step_work import Work
+from pea_jax.distill.models import FrozenModels, quantised
+from pea_jax.mesh import replicated
+from pea_jax.models.bert import Bert, BertConfig
+from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
+from pea_jax.models.unet import UNet2DCondition, UNetConfig
+from pea_jax.models.vae import AutoencoderKL, VAEConfig
+from pea_jax.sampling.noise_schedule import SchedulerConfig
+from pea_jax.text.conditioner import Conditioning, StableDiffusionXLConditioner
+from pea_jax.text.encoders import TextEncoder
+
+NUMBERS = 2**22 - 1  # odd, so that no matrix has equal rows
+
+
+class Zeros:
+    """In place of a tokenizer: every text is the same tokens."""
+
+    def encode(self, texts: Sequence[str], length: int) -> dict[str, np.ndarray]:
+        tokens = np.full((len(texts), length), 2, np.int32)
+        return dict(input_ids=tokens, attention_mask=np.ones_like(tokens))
+
+
+class Cached:
+    """In place of a text encoder whose states are cached: knows its width and the encoding of the empty prompt."""
+
+    def __init__(self, tokens: int, width: int, mesh: Mesh):
+        self.hidden_size, self.mesh, self._null = width, mesh, jnp.zeros((1, tokens, width))
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        return self._null, None
+
+
+class CachedTeacher(Cached):
+    def encode(self, texts: Sequence[str]) -> Any:
+        return Conditioning(self._null)
+
+
+def random_models(work: Work, mesh: Mesh, *, cached: bool) -> FrozenModels:
+    """What a step of `work` needs; with cached latents and text states the UNet alone holds values."""
+    networks, dtype = work.networks, jnp.dtype(work.config.dtype)
+    student_tokens, teacher_tokens = work.tokens
+    fill = functools.partial(_abstract if cached else random_network, mesh=mesh)
+    vae_dtype = jnp.float32 if networks.vae.get("force_upcast", True) else dtype
+    vae = fill(AutoencoderKL, VAEConfig.from_dict, networks.vae, vae_dtype)
+    student: Any = Cached(student_tokens, networks.student["hidden_size"], mesh)
+    teacher: Any = CachedTeacher(teacher_tokens, networks.prompt_dim, mesh)
+    if not cached:
+        bert = fill(Bert, BertConfig.from_dict, networks.student, dtype)
+        names: Any = dict(tokenizer=Zeros(), name_or_path="random", architecture="random")
+        student = TextEncoder(bert, **names, context_length=student_tokens, mesh=mesh)
+        first, second = (
+            fill(functools.partial(CLIPText, with_projection=projects), CLIPTextConfig.from_dict, size, dtype)
+            for projects, size in ((False, networks.text_encoder), (True, networks.text_encoder_2))
+        )
+        tokenizers: Any = Zeros(), Zeros()
+        teacher = StableDiffusionXLConditioner(tokenizers, (first, second), teacher_tokens, mesh)
+    unet = random_network(UNet2DCondition, UNetConfig.from_dict, networks.unet, dtype, mesh=mesh)
+    return FrozenModels(
+        vae=vae,
+        teacher=teacher,
+        student=student,
+        unet=quantised(work.config, unet),
+        scheduler=SchedulerConfig.from_dict(networks.scheduler),
+    )
+
+
+def _abstract(network: Callable, parse: Callable, config: Config, dtype: Any, *, mesh: Mesh) -> Any:
+    return nnx.eval_shape(lambda: network(parse(config), dtype=dtype, param_dtype=dtype))
+
+
+def random_network(network: Callable, parse: Callable, config: Config, dtype: Any, *, mesh: Mesh) -> Any:
+    """The network with normal weights of the variance that keeps a signal's; biases and norms vary too."""
+    graphdef, state = nnx.split(_abstract(network, parse, config, dtype, mesh=mesh))
+    filled = [
+        (path, variable.replace(jax.device_put(_draw(str(path[-1]), variable), replicated(mesh))))
+        for path, variable in nnx.to_flat_state(state)
+    ]
+    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def _draw(kind: str, variable: Any) -> np.ndarray:
+    """Of a few million random numbers, over and over: drawing all of Stable Diffusion XL's takes half a minute."""
+    shape = variable.shape
+    gain = 0.3 if len(shape) == 1 else math.prod(shape[:-1]) ** -0.5
+    return np.resize(_normal(gain, float(kind == "scale"), jnp.dtype(variable.dtype))[: math.prod(shape)], shape)
+
+
+@functools.cache
+def _normal(gain: float, mean: float, dtype: np.dtype) -> np.ndarray:
+    numbers = np.random.default_rng(0).standard_normal(NUMBERS, np.float32)
+    return (mean + gain * numbers).astype(dtype)
