@@ -95,7 +95,7 @@ class PEAdapter(nn.Module):
     ) -> dict[str, Tensor]:
         """The keyword arguments that stand for the prompts when `pipe` is called.
 
-        The text encoder runs on the pipeline's device and in its dtype, the adapter in float32.
+        The text encoder runs on the pipeline's device and in its UNet's dtype, the adapter in float32.
 
         Args:
           pipe: a pipeline of Stable Diffusion XL or 1.5: text to image, ControlNet, inpainting, image to image, LCM.
@@ -128,9 +128,10 @@ class PEAdapter(nn.Module):
         # Where pipelines keep their modules on the CPU until their turn comes, that is what `device` names.
         device = getattr(pipe, "_execution_device", pipe.device)
         self.to(device)
-        prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, pipe.dtype))
+        dtype = pipe.unet.dtype  # that of the pipeline may be of a text encoder
+        prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))
         found = dict(prompt_embeds=prompt_embeds) | ({} if pooled is None else dict(pooled_prompt_embeds=pooled))
-        return {key: value.to(pipe.dtype).repeat_interleave(copies, dim=0) for key, value in found.items()}
+        return {key: value.to(dtype).repeat_interleave(copies, dim=0) for key, value in found.items()}
 
     def _check(self, pipe: Any) -> None:
         config = pipe.unet.config
