@@ -21,6 +21,7 @@ REGISTRY_HOST = re.compile(
 TESTED_BY = {
     "errors.py": None,
     "adapter_folder.py": "test_train.py",
+    "chips.py": "test_plan.py",
     "command.py": "test_train.py",
     "config.py": "test_train.py",
     "data/kept_files.py": "data/test_index_cache.py",
@@ -32,6 +33,7 @@ TESTED_BY = {
     "distill/judging.py": "test_train.py",
     "distill/models.py": "test_train.py",
     "distill/overview.py": "data/test_inspect.py",
+    "distill/planning.py": "test_plan.py",
     "distill/pictures.py": "test_train.py",
     "evaluate.py": "test_train.py",
     "export.py": "test_train.py",

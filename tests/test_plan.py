@@ -1,0 +1,136 @@
+"""The command on this machine's devices, and programs for TPUs that are not here."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pea_jax import chips, hlo
+from pea_jax import config as configs
+from pea_jax import mesh as meshes
+from pea_jax.distill.planning import Slice, make_plans, slices
+from pea_jax.errors import PeaError
+from pea_jax.models.attention import attention, traced_for
+from tests import commands
+
+
+@pytest.fixture(scope="module")
+def fields(world, tmp_path_factory):
+    """Of a base model without weights, so that none can be read."""
+    base = tmp_path_factory.mktemp("plan")
+    left_out = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(world[1]["base_model"], base, ignore=left_out, dirs_exist_ok=True)
+    return world[1] | {"base_model": base}
+
+
+def test_the_command(fields, tmp_path):
+    flags = dict(config=commands.CONFIG, batch=3, out=tmp_path / "plan.json")
+    quickly = commands.environment(tmp_path) | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    command = commands.command("plan", fields, **flags)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=commands.ROOT, env=quickly)
+    assert result.returncode == 0, result.stderr
+    (plan,) = json.loads((tmp_path / "plan.json").read_text())
+    step = plan["step"]
+    assert plan["topology"] == "this machine" and plan["bucket"] == [64, 64] and step["batch"] == 3
+    parts = sum(step[name] for name in ("parameters", "inputs", "activations", "temporary"))
+    assert step["parameters"] > 5e5 and 0.5 * step["memory"] < parts <= 1.1 * step["memory"]
+    assert step["activations"] > 0 and step["reduced"] > 0 and step["gathered"] == 0
+    assert step["flops"] == step["executed_flops"] > 1e7
+    assert f"3 a chip, {3 * plan['chips']} in all" in result.stdout and "peak not known" in result.stdout
+
+
+def test_one_compilation_serves_all_slices_of_a_kind(monkeypatch):
+    """What is compiled stands still here; the test of `largest` is in test_footprint."""
+    compiled = []
+    monkeypatch.setattr("pea_jax.distill.planning._run", lambda config, mesh: mesh)
+    monkeypatch.setattr("pea_jax.distill.planning._step", lambda run, *rest: compiled.append(run.size))
+    fields = configs.emoji("ru")
+    fields.mesh.fsdp = 2
+    found = slices(fields, ["v5e:4x4", "v6e:2x2", "v5e:2x2"])
+    plans = make_plans(fields, found, [(64, 64)])
+    assert sorted(compiled) == [4, 4]
+    assert [(plan.topology, plan.compiled_for, plan.chips) for plan in plans] == [
+        ("v5e:4x4", "v5e:2x2", 16),
+        ("v6e:2x2", "v6e:2x2", 4),
+        ("v5e:2x2", "v5e:2x2", 4),
+    ]
+    assert [plan.peak_flops for plan in plans] == [197e12, 918e12, 197e12]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "gib"), [("v5e:4x4", 16, 15.75), ("v4:2x2x1", 4, 30.75), ("v5p:2x2x2", 8, 95.74)]
+)
+def test_what_a_chip_has(name, count, gib):
+    """A little less than the 16, 32 and 95 GiB that the makers state."""
+    devices = chips.topology_devices(name)
+    assert len(devices) == count
+    assert chips.memory_of(devices[0]) == int(gib * 2**30)
+
+
+def test_a_program_for_tpus_has_their_attention():
+    """Forward and backward kernels, on each chip's rows, and no weights of 400 x 400."""
+    mesh = meshes.make_mesh(devices=chips.topology_devices("v5e:2x2"))
+    array = jax.ShapeDtypeStruct((8, 400, 2, 64), jnp.bfloat16, sharding=meshes.batch_sharding(mesh))
+
+    def loss(*arrays):
+        with traced_for(mesh):
+            return jnp.sum(attention(*arrays).astype(jnp.float32))
+
+    with jax.default_matmul_precision("default"):  # the kernels' compiler takes bfloat16 at no other
+        program = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(array, array, array).compile().as_text()
+    kernels = [
+        one for one in hlo.instructions(program) if one.opcode == "custom-call" and "tpu_custom_call" in one.rest
+    ]
+    assert len(kernels) == 3 and "400,400" not in program
+    assert {array.dims[0] for one in kernels for array in one.results if len(array.dims) == 4} == {2}
+    assert hlo.traffic(program) == {"gathered": 0, "reduced": 0}
+
+
+@pytest.mark.slow  # a minute
+def test_a_slice_of_tpus(fields):
+    config = configs.emoji("ru")
+    config.update_from_flattened_dict(dict(dtype="bfloat16", remat="block", base_model=str(fields["base_model"])))
+    config.text_encoder.context_length, config.mesh.fsdp = 16, 2
+    (plan,) = make_plans(config, slices(config, ["v5e:2x2"]), [(64, 64)], batch=4)
+    assert plan.step.memory < plan.limit and plan.step.reduced > 0
+    assert plan.images_per_second(0.5) == pytest.approx(4 * 4 * 0.5 * 197e12 / plan.step.flops)
+
+
+def test_this_machine():
+    (here,) = slices(configs.emoji("ru"), [])
+    assert isinstance(here, Slice) and here.mesh.size == jax.device_count()
+    assert chips.memory_of(jax.devices()[0]) > 2**28
+
+
+def test_a_name_that_is_no_slice():
+    with pytest.raises(PeaError, match="--topology v5e:2x3x9: not a TPU slice"):
+        chips.topology_devices("v5e:2x3x9")
+
+
+def test_without_the_compiler(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    with pytest.raises(PeaError, match=r"pip install 'pea_jax\[tpu\]'"):
+        chips.topology_devices("v5e:2x2")
+
+
+def test_a_mesh_that_does_not_fit_the_slice():
+    config = configs.emoji("ru")
+    config.mesh.fsdp = 3
+    with pytest.raises(PeaError, match="--topology v5e:2x2: mesh: data=1 x fsdp=3 does not cover 4 devices"):
+        slices(config, ["v5e:2x2"])
+
+
+@pytest.mark.parametrize(
+    ("message", "sizes"),
+    [
+        ("Ran out of memory in memory space hbm. Used 20.00G of 15.75G hbm.", (20 * 2**30, int(15.75 * 2**30))),
+        ("for HLO temporaries (2.00T) exceeds available HBM (30.75G).", (2 * 2**40, int(30.75 * 2**30))),
+        ("RESOURCE_EXHAUSTED: something else", None),
+    ],
+)
+def test_what_the_compiler_says_of_a_program_too_large(message, sizes):
+    assert chips.too_large(Exception(message)) == sizes
