@@ -41,6 +41,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if kind is not None and issubclass(kind, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            return  # another process is lost, for which the last write would wait
         try:
             with self._writing():
                 self._checkpointer.close()

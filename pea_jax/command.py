@@ -9,13 +9,23 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import jax
 from absl import app, flags
 
+from pea_jax import processes
+from pea_jax.data.kept_files import default_folder
 from pea_jax.errors import PeaError, Stalled
 from pea_jax.preemption import Interrupted
+from pea_jax.report import console
 
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", os.environ.get("JAX_COORDINATOR_ADDRESS"), "HOST:PORT of process 0, where several are one run"
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", os.environ.get("JAX_NUM_PROCESSES"), "How many they are")
+PROCESS_ID = flags.DEFINE_integer("process_id", os.environ.get("JAX_PROCESS_ID"), "Which this is, from 0")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find the processes of the run as the cluster names them")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -28,13 +38,16 @@ def run(main: Callable[[], None]) -> None:
     _hush_orbax()
     try:
         _parse_flags(sys.argv)
+        processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
+        console.quiet = not processes.is_first()
         main()
     except PeaError as error:
-        print("error:", *str(error).splitlines(), file=sys.stderr)
-        if isinstance(error, Stalled):
-            sys.stdout.flush()
-            os._exit(1)  # `sys.exit` waits for all threads
-        sys.exit(1)
+        _end_with(error)
+    except jax.errors.JaxRuntimeError as error:
+        if not processes.several():
+            raise
+        reason = " ".join(str(error).split())[:300]
+        _end_with(PeaError(f"another process of the run was lost, or fails ({reason}); start all again"))
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -48,9 +61,26 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def _end_with(error: PeaError) -> NoReturn:
+    print("error:", *str(error).splitlines(), file=sys.stderr)
+    if isinstance(error, Stalled) or processes.several():
+        sys.stdout.flush()
+        os._exit(1)  # `sys.exit` waits for all threads, and for the other processes
+    sys.exit(1)
+
+
 def prepare_devices() -> None:
-    """Make each CPU core a device, which splits a batch over them better than threads inside one operation do."""
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    """What is set before JAX is used, unless the environment says otherwise.
+
+    Each CPU core is a device, which splits a batch over them better than threads inside one operation do
+    (JAX_NUM_CPU_DEVICES). Compiled programs are kept in the user's cache folder (JAX_COMPILATION_CACHE_DIR).
+    """
+    if jax.config.values["jax_num_cpu_devices"] < 0:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", f"{default_folder()}/xla")
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     logging.getLogger("absl").setLevel(logging.WARNING)
 
 

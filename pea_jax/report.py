@@ -35,7 +35,7 @@ def counting(total: int, description: str) -> Iterator[Callable[[int], None]]:
 
 
 class Report:
-    """Progress and logs of one training run in `workdir`; a context manager.
+    """Progress and logs of one training run in `workdir`; a context manager. Only one of several processes `writes`.
 
     Entries of `metrics.jsonl` after `first_step` (a run that was killed later than its last checkpoint) are dropped, so
     that every step is in the file once.
@@ -49,12 +49,14 @@ class Report:
         num_steps: int,
         batch_size: int,
         peak_flops: float | None = None,
+        writes: bool = True,
     ):
-        self._path = workdir / "metrics.jsonl"
-        with writing(workdir):
-            _drop_entries_after(self._path, first_step)
-            self._file = self._path.open("a")
-            self._events = _Events(workdir / "tensorboard", first_step + 1)
+        self._path, self._writes = workdir / "metrics.jsonl", writes
+        if writes:
+            with writing(workdir):
+                _drop_entries_after(self._path, first_step)
+                self._file = self._path.open("a")
+                self._events = _Events(workdir / "tensorboard", first_step + 1)
         self._batch_size, self._peak_flops, self._flops = batch_size, peak_flops, 0.0
         self._clock: float | None = None
         self._clock_step = first_step
@@ -77,9 +79,10 @@ class Report:
     def __exit__(self, *_) -> None:
         with contextlib.suppress(OSError):  # the screen may be a file on a full disk; the rest was written before
             self._bar.stop()
-        with contextlib.suppress(OSError):
-            self._file.close()
-            self._events.close()
+        if self._writes:
+            with contextlib.suppress(OSError):
+                self._file.close()
+                self._events.close()
 
     def advance(self, step: int, flops: float = 0.0) -> None:
         """Move the bar; the first step, which compiles, starts the clock of images per second.
@@ -114,6 +117,8 @@ class Report:
         Raises:
           PeaError: the disk is full.
         """
+        if not self._writes:
+            return
         entry = dict(step=step, **values, **self._speed(step))
         with writing(self._path):
             print(json.dumps(entry), file=self._file, flush=True)
@@ -124,7 +129,8 @@ class Report:
 
     def picture(self, name: str, step: int, pixels: np.ndarray) -> None:
         """Show an `[H, W, 3]` uint8 picture in TensorBoard."""
-        self._events.picture(step, name, pixels)
+        if self._writes:
+            self._events.picture(step, name, pixels)
 
     def _speed(self, step: int) -> dict[str, float]:
         if self._clock is None or step <= self._clock_step:

@@ -11,20 +11,24 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from pea_jax import adapter_folder, command, flops
+from pea_jax import adapter_folder, command, flops, partition, processes
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, is_complete
 from pea_jax.checkpoint import Checkpoints, saved_steps
 from pea_jax.config import check, differences, of_run
 from pea_jax.data.batches import Batches
-from pea_jax.distill import data, models
+from pea_jax.data.buckets import Size
+from pea_jax.distill import abstract, data, models
+from pea_jax.distill.compiled import CompiledStep
 from pea_jax.distill.pictures import Pictures, sample_prompts
 from pea_jax.distill.step import TrainState, make_train_step
+from pea_jax.distill.training_set import training_set
 from pea_jax.errors import PeaError
 from pea_jax.preemption import Preemption
 from pea_jax.report import Report, console
@@ -50,47 +54,53 @@ def main() -> None:
 def train(config: ConfigDict, workdir: pathlib.Path, preemption: Preemption) -> None:
     """Run or resume the training of `config` in `workdir`, up to the exported adapter.
 
-    Everything is read before anything is written, the quickest first: a run that cannot start leaves no trace.
+    Everything is read before anything is written, the quickest first: a run that cannot start leaves no trace. Of
+    several processes all come through here; the first of them prints and writes.
 
     Raises:
       PeaError: something is wrong with the config, the files or the disk; all checkpoints before it are whole.
       Interrupted: the run was asked to end; the step that it was in is saved.
     """
-    folder, steps = workdir / "adapter", saved_steps(workdir / "checkpoints")
+    folder, latest = workdir / "adapter", processes.agree(max(saved_steps(workdir / "checkpoints"), default=0))
     saving: dict[str, Any] = dict(folder=workdir / "checkpoints", **config.checkpoint)
-    if steps and steps[-1] == config.num_steps and is_complete(folder):
+    if processes.agree(latest == config.num_steps and is_complete(folder)):
         console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {folder}")
         return
     mesh = meshes.make_mesh(**config.mesh)
     if config.batch_size % mesh.size:
         raise PeaError(f"config.batch_size={config.batch_size} must be a multiple of the {mesh.size} devices")
-    prompts = sample_prompts(config)
+    with processes.first_goes_ahead("survey"):  # which it leaves on disk for the others
+        prompts = sample_prompts(config)
+        training_set(config)
     frozen_models = models.load_models(config, mesh)
     adapter = models.new_adapter(config, frozen_models, data.initial_states(config, frozen_models))
     state = models.new_state(config, adapter, mesh)
-    iterator = data.training_iterator(config, frozen_models, workdir)
-    if steps:
+    iterator, buckets = data.training_iterator(config, frozen_models, workdir)
+    if latest:
         with Checkpoints(**saving) as checkpoints:
-            state = checkpoints.restore(state, iterator)
-        console.print(f"{workdir}: resuming at step {int(state.step)}")
+            state = checkpoints.restore(state, iterator, latest)
+        console.print(f"{workdir}: resuming at step {latest}")
     pictures = Pictures(config, prompts, frozen_models, adapter, mesh, workdir / "samples")
-    run = Run(config, frozen_models, adapter, mesh)
-    _write_config(workdir, config)
+    run = Run(config, frozen_models, adapter, mesh, state, buckets)
+    if processes.is_first():
+        _write_config(workdir, config)
     preemption.defer()
     with (
         contextlib.closing(iterator),
         Checkpoints(**saving, cleanup=True) as checkpoints,
         Report(
             workdir,
-            first_step=int(state.step),
+            first_step=latest,
             num_steps=config.num_steps,
             batch_size=config.batch_size,
             peak_flops=run.peak_flops,
+            writes=processes.is_first(),
         ) as report,
     ):
-        state = run.to_the_end(state, iterator, checkpoints, report, pictures, preemption)
-    nnx.update(adapter, state.exported)
-    adapter_folder.save(folder, config, adapter, frozen_models.student, int(state.step))
+        state = run.to_the_end(latest, state, iterator, checkpoints, report, pictures, preemption)
+    nnx.update(adapter, jax.tree.map(np.asarray, state.exported))
+    if processes.is_first():
+        adapter_folder.save(folder, config, adapter, frozen_models.student, config.num_steps)
     skipped = f"; {iterator.skipped} times a bad sample was skipped" if iterator.skipped else ""
     console.print(f"adapter: {folder}{skipped}")
 
@@ -106,20 +116,32 @@ def _write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 class Run:
-    """The compiled step of a config with its frozen arguments."""
+    """The compiled steps of a config with their frozen arguments."""
 
-    def __init__(self, config: ConfigDict, frozen_models: models.FrozenModels, adapter: PEAdapter, mesh: Mesh):
+    def __init__(
+        self,
+        config: ConfigDict,
+        frozen_models: models.FrozenModels,
+        adapter: PEAdapter,
+        mesh: Mesh,
+        state: TrainState,
+        buckets: list[Size],
+    ):
         self._config, self._mesh = config, mesh
         task = models.make_task(config, frozen_models, adapter, mesh)
         step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay)
-        self._step = jax.jit(step, donate_argnums=0)
-        self._frozen = models.frozen_trees(frozen_models, cached=config.data.cached)
+        if mesh.shape["fsdp"] > 1:
+            parameters = models.frozen_parameters(frozen_models, cached=config.data.cached)
+            console.print(partition.summary(parameters, mesh), highlight=False)
+        frozen = models.frozen_trees(frozen_models, cached=config.data.cached)
+        batches = abstract.batches(config, frozen_models, mesh, buckets)
+        self._step = CompiledStep(step, state, frozen, list(batches.values()), mesh)
         peak = flops.peak_flops(mesh.devices.flat[0])
         self.peak_flops = peak * mesh.size if peak else None
-        self._flops: dict[Any, float] = {}
 
     def to_the_end(
         self,
+        first: int,
         state: TrainState,
         iterator: Batches,
         checkpoints: Checkpoints,
@@ -127,17 +149,18 @@ class Run:
         pictures: Pictures,
         preemption: Preemption,
     ) -> TrainState:
-        """The steps that are left. Metrics are read one step late, so that the device never waits for the host."""
-        config, first, pending = self._config, int(state.step), None
+        """The steps after `first`. Metrics are read one step late, so that the device never waits for the host."""
+        config, pending = self._config, None
         if first == 0 or (first % config.sample.every == 0 and not pictures.drawn(first)):
             pictures.draw(first, state.exported, report)
         for number in range(first + 1, config.num_steps + 1):
-            batch = meshes.put_batch(next(iterator), self._mesh)
-            operations = self._operations(state, batch)
-            state, metrics = self._step(state, self._frozen, batch)
-            self._log(report, pending)
+            values = next(iterator)
+            with jax.transfer_guard("disallow"):  # but those that are asked for
+                batch = meshes.put_batch(values, self._mesh)
+                state, metrics = self._step(state, batch)
+                self._log(report, pending)
             pending = number, {**metrics, "skipped": iterator.skipped}
-            report.advance(number, operations)
+            report.advance(number, self._step.operations(batch))
             last = number == config.num_steps
             ending = preemption.due(number) and not last
             if last or ending or number % config.checkpoint.every == 0:
@@ -152,21 +175,12 @@ class Run:
                 report.restart_clock(number)
         return state
 
-    def _operations(self, state: TrainState, batch: Any) -> float:
-        """Of one step, on all devices; 0 where it does not matter."""
-        if self.peak_flops is None:
-            return 0.0
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
-        if shapes not in self._flops:
-            self._flops[shapes] = flops.count(self._step.trace(state, self._frozen, batch).jaxpr)
-        return self._flops[shapes]
-
     def _log(self, report: Report, pending: tuple[int, dict[str, Any]] | None) -> None:
         """Check one step's metrics, and write them where they are due."""
         if pending is None:
             return
         number, metrics = pending
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         values["skipped"] = metrics["skipped"]
         report.check(number, values)
         if number % self._config.log_every == 0 or number in (1, self._config.num_steps):

@@ -1,9 +1,12 @@
 """Runs the real commands in processes of their own, on a tiny base model and a dozen emoji."""
 
+import atexit
+import functools
 import multiprocessing
 import os
 import pathlib
 import runpy
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -64,19 +67,28 @@ def run(arguments: list[str], cache: pathlib.Path) -> subprocess.CompletedProces
     return subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment(cache), check=False)
 
 
+@functools.cache
+def user_cache() -> pathlib.Path:
+    """In place of the user's own, until the tests end."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="pea_jax_tests"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def run_forked(arguments: list[str]) -> subprocess.CompletedProcess:
     """As `run`, with what the commands import already there: the seconds that this takes are spent once."""
     FORKS.set_forkserver_preload(["pea_jax.adapter_folder", "pea_jax.command", "pea_jax.distill.judging"])
     _, _, module, *flags = arguments
     with tempfile.TemporaryDirectory() as folder:
         streams = [pathlib.Path(folder, name) for name in ("stdout", "stderr")]
-        process = FORKS.Process(target=_run_module, args=(module, flags, streams))
+        process = FORKS.Process(target=_run_module, args=(module, flags, streams, user_cache()))
         process.start()
         process.join()
         return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in streams))
 
 
-def _run_module(module: str, flags: list[str], streams: list[pathlib.Path]) -> None:
+def _run_module(module: str, flags: list[str], streams: list[pathlib.Path], cache: pathlib.Path) -> None:
+    os.environ["XDG_CACHE_HOME"] = str(cache)
     for descriptor, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)

@@ -53,7 +53,7 @@ def test_running_again_says_that_it_is_done(world, finished):
 @pytest.mark.parametrize(("killed_at", "how"), [(9, signal.SIGKILL), (4, signal.SIGTERM)])
 def test_a_killed_run_ends_with_the_same_bits(world, finished, killed_at, how):
     folder, fields = world
-    workdir = folder / f"killed_{killed_at}"
+    workdir, compiled = folder / f"killed_{killed_at}", list((folder / "xla").glob("jit_train_step-*"))
     arguments = commands.command("train", fields, config=CONFIG, workdir=workdir)
     process = subprocess.Popen(
         arguments,
@@ -77,6 +77,7 @@ def test_a_killed_run_ends_with_the_same_bits(world, finished, killed_at, how):
     assert [line["step"] for line in entries(workdir)] == list(range(1, 13))
     losses = [[line["loss"] for line in entries(run)] for run in (workdir, finished)]
     assert losses[0] == losses[1]
+    assert compiled and set((folder / "xla").glob("jit_train_step-*-cache")) <= set(compiled)  # nothing anew
 
 
 def test_pixels_and_token_ids_in_the_step_give_the_losses_of_the_cache(world, finished):

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from pea_jax import processes
 from pea_jax.adapter import PEAdapter
 from pea_jax.data import CaptionRules, Captions, open_source
 from pea_jax.data.skipping import first_good
@@ -45,13 +46,15 @@ class Pictures:
 
     def drawn(self, step: int) -> bool:
         """Whether a run that ended got as far as this."""
-        return (self._folder / f"step_{step}.png").exists()
+        return bool(processes.agree((self._folder / f"step_{step}.png").exists()))
 
     def draw(self, step: int, params, report: Report) -> None:
         """One grid, on disk and in TensorBoard."""
         columns = [self._teacher, self._start, self._student(params)]
         titles = ["English teacher", "student, step 0", f"student, step {step}"]
         rows = list(zip(*columns, strict=True))
+        if not processes.is_first():
+            return
         path = self._folder / f"step_{step}.png"
         with writing(path):
             grid = save_grid(path, rows, column_titles=titles, row_labels=self._labels)

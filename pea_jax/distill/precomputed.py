@@ -11,12 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from pea_jax import processes
 from pea_jax.data import CachedSource, CacheWriter, Sample, divide
 from pea_jax.data.buckets import Size, add_time_ids, resize_and_crop
 from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
 from pea_jax.distill.cache import Encoder, fingerprint
-from pea_jax.distill.models import Encoders
+from pea_jax.distill.models import Encoders, load_encoders
 from pea_jax.distill.training_set import buckets_of, caption_rules, training_set
 from pea_jax.errors import BadSample
 from pea_jax.mesh import make_mesh
@@ -27,15 +28,19 @@ Read = tuple[Sample, np.ndarray, np.ndarray]  # pixels uint8 [H, W, 3], time_ids
 
 
 def cached_source(config: ConfigDict, models: Encoders, folder: pathlib.Path) -> CachedSource:
-    """The cache of a config's training set; one process alone makes what is missing of it.
+    """The cache of a config's training set, after what is missing of it is made.
+
+    Several processes share the work; each then loads the encoders once more, for its own devices. They must see the
+    same `folder`.
 
     Raises:
-      PeaError: the cache in `folder` was made with other models, data or settings; or several processes need it and
-        it is not whole.
+      PeaError: the cache in `folder` was made with other models, data or settings, or cannot be made.
     """
-    if jax.process_count() == 1:
-        precompute(config, models, folder, make_mesh(devices=jax.local_devices()))
-    return CachedSource(folder, made_with(config, models))
+    mesh = make_mesh(devices=jax.local_devices())
+    encoders = load_encoders(config, mesh) if processes.several() else models
+    precompute(config, encoders, folder, mesh)
+    processes.wait_for_all("cache")
+    return CachedSource(folder, made_with(config, encoders))
 
 
 def precompute(config: ConfigDict, models: Encoders, folder: pathlib.Path, mesh: Mesh) -> int:

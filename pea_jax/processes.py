@@ -1,0 +1,78 @@
+"""Several processes that are one run: how they find one another, agree, and let one speak for all."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import distributed  # the barrier that occupies no device; `jax.distributed` does not export it
+from jax.experimental import multihost_utils
+
+from pea_jax.errors import PeaError
+
+_WEEK = 7 * 24 * 3600 * 1000  # milliseconds: what is waited for may be a look at a whole training set
+_numbers = itertools.count()
+
+
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None, *, detect: bool) -> None:
+    """Make this process one of several, before JAX is used for anything.
+
+    Args:
+      coordinator: HOST:PORT of process 0; with it `num_processes` and `process_id` are needed.
+      num_processes: how many there are.
+      process_id: which this is, from 0.
+      detect: ask the cluster instead: Slurm, Open MPI, Cloud TPU, Kubernetes, as JAX knows them.
+
+    Raises:
+      PeaError: something is missing, or the others cannot be reached.
+    """
+    given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
+    missing = [name for name, value in given.items() if value is None]
+    if not detect and len(missing) == len(given):
+        return
+    if missing and not detect:
+        raise PeaError(f"{', '.join(missing)}: needed as well, as several processes are asked for; or --distributed")
+    method = None if missing else "deactivate"
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id, cluster_detection_method=method)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PeaError(
+            f"--distributed: the processes of this run do not find one another ({reason}); check how they are started, "
+            "see launch/"
+        ) from error
+
+
+def several() -> bool:
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints and writes; the only one, or the first of several."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def agree(number: int) -> int:
+    """What process 0 says; all have to ask."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if several() else number
+
+
+def wait_for_all(what: str) -> None:
+    """Until every process is here, in the same order of calls."""
+    if several():
+        client: Any = distributed.global_state.client
+        client.wait_at_barrier(f"pea_jax {next(_numbers)} {what}", _WEEK)
+
+
+@contextlib.contextmanager
+def first_goes_ahead(what: str) -> Iterator[None]:
+    """Process 0 runs the body before the others do, who find what it left on a disk that they share."""
+    if not is_first():
+        wait_for_all(what)
+    try:
+        yield
+    finally:
+        if is_first():
+            wait_for_all(what)
