@@ -42,14 +42,14 @@ class CompiledStep:
         """What compiles each program; tracing holds Python's lock, compiling does not."""
         for batch in batches:
             traced = self._step.trace(state, self._frozen, batch)
-            self._operations[shapes(batch)] = flops.count(traced.jaxpr)
+            self._operations[shapes(batch)] = flops.count(traced.jaxpr, again=False)
             yield traced.lower().compile
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         return self._programs[shapes(batch)](state, self._frozen, batch)
 
     def operations(self, batch: Any) -> float:
-        """Those of `flops.count` in one step on such a batch, on all devices together."""
+        """Of one step on such a batch, on all devices; what is computed again does not count, as is usual for MFU."""
         return self._operations[shapes(batch)]
 
 
