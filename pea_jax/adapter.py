@@ -67,12 +67,15 @@ class PEAdapter(nnx.Module):
         The pooled embedding is the mean over all L positions, padding included, as published: context length and
         padding must be those of training. Without a `pooled_dim` it is None.
         """
-        y = self.layernorm(states.astype(jnp.float32))
+        # All tokens in one axis: in two, XLA's CPU backend transposes what comes back before each gradient of a weight.
+        y = self.layernorm(states.astype(jnp.float32)).reshape(-1, states.shape[-1])
         for layer in self.projector:
             y = layer(y)
+        by_text = (*states.shape[:2], -1)
         if self.fc is None:
-            return y, None
-        return self.fc(jax.nn.gelu(y, approximate=False)), jnp.mean(y, axis=1)
+            return y.reshape(by_text), None
+        prompt_embeds = self.fc(jax.nn.gelu(y, approximate=False))
+        return prompt_embeds.reshape(by_text), jnp.mean(y.reshape(by_text), axis=1)
 
     def start_linear(self, states: Array, key: Array) -> None:
         """Start as a linear map of standardised features, rather than as PyTorch starts.
