@@ -53,12 +53,13 @@ class Comparison:
                 prepared[side] = process.call("prepare", *work)
                 if "operations" in prepared[side]:
                     self.operations[bucket, is_cached(side)] = prepared[side]["operations"]
-        for _ in range(self.rounds):
+                rounds[side] = [process.call("round", *work, self.steps)]  # should the time end before the next turn
+        for _ in range(self.rounds - 1):
             for side, process in list(alive.items()):
                 with self._failing(alive, side, measure="step", bucket=bucket):
-                    rounds.setdefault(side, []).append(process.call("round", *work, self.steps))
-        for side in alive:
-            self._add(side, bucket, prepared[side], rounds[side])
+                    rounds[side].append(process.call("round", *work, self.steps))
+        for side, measured in rounds.items():
+            self._add(side, bucket, prepared[side], measured)
 
     def _add(self, side: str, bucket: Bucket, prepared: dict[str, Any], rounds: Sequence[dict[str, float]]) -> None:
         times = [each["seconds"] for each in rounds]

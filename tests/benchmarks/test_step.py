@@ -1,6 +1,7 @@
 """The comparison with PyTorch: both sides compute the same loss, and every measure runs, on a toy."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 
@@ -161,6 +162,10 @@ def test_a_side_that_fails_is_a_row_and_the_others_go_on(tmp_path: pathlib.Path,
     def fails(self, *_):
         raise MemoryError
 
+    def once(self, *_):
+        monkeypatch.setattr(Pretended, "round", fails)
+        return dict(seconds=1.0, peak=1)
+
     monkeypatch.setattr(step_measures, "Process", InThisProcess)
     monkeypatch.setattr(Pretended, "prepare", fails)
     rows = Rows(tmp_path / "rows.json", dict(batch_size=ROWS))
@@ -168,6 +173,11 @@ def test_a_side_that_fails_is_a_row_and_the_others_go_on(tmp_path: pathlib.Path,
     comparison.speed(["pea_jax", "eager"], [BUCKET])
     assert [row["side"] for row in rows.of("step")] == ["eager"]
     assert [(row["side"], row["failed"]) for row in rows.rows if "failed" in row] == [("pea_jax", "MemoryError")]
+    monkeypatch.undo()
+    monkeypatch.setattr(step_measures, "Process", InThisProcess)
+    monkeypatch.setattr(Pretended, "round", once)
+    dataclasses.replace(comparison, rounds=3).speed(["pea_jax"], [OTHER])
+    assert rows.one("step", side="pea_jax", bucket=OTHER)["rounds"] == [1.0]  # what it did before it failed
 
 
 def test_bars_and_mix_are_arithmetic(tmp_path: pathlib.Path):
