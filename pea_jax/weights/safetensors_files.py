@@ -49,11 +49,9 @@ class StoredTensor:
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % _ALIGNMENT
         data = memory[start : start + size]
-        with open(self._path, "rb", buffering=0) as file:
+        with open(self._path, "rb") as file:
             file.seek(offset)
-            done = 0
-            while done < size and (read := file.readinto(data[done:])):
-                done += read
+            done = file.readinto(data.data)
         if done < size:
             raise PeaError(f"{self._path}: ends at byte {offset + done}; it was cut since it was opened")
         return data
