@@ -7,9 +7,9 @@ of this machine. Nothing is run, and of the models the configs and tokenizers al
 traffic are those of the compiled program, for the largest batch that fits, or for --batch. How fast it runs nobody
 knows before: images a second are reckoned with --utilisation of the chips' peak.
 
-Compiling Stable Diffusion XL takes ten minutes of a core and 7 GB. The largest batch takes three compilations or more,
---batch one. Of slices of one kind of chip with the same `fsdp` the smallest alone is compiled for, since one chip runs
-the same program on all of them.
+Compiling Stable Diffusion XL takes more than a quarter of an hour of a core, and 8 GB; the largest batch at least three
+compilations, --batch one. Of slices of one kind of chip with the same `fsdp` the smallest alone is compiled for, since
+one chip runs the same program on all of them.
 """
 
 import dataclasses
