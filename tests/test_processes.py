@@ -1,0 +1,80 @@
+"""Several processes as one run: two of four devices each against one of eight, also after one of them was killed."""
+
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pea_jax import processes
+from pea_jax.errors import PeaError
+from tests import commands
+from tests.test_train import entries
+
+
+@pytest.fixture(scope="module")
+def fields(world):
+    """Of a run whose batches eight devices can share; pictures are drawn at its ends."""
+    return {**world[1], "batch_size": 8, "num_steps": 8, "checkpoint.every": 2, "sample.every": 8}
+
+
+def start(arguments: list[str], cache: pathlib.Path, devices: int) -> subprocess.Popen:
+    environment = commands.environment(cache) | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(arguments, cwd=commands.ROOT, env=environment, **pipes)
+
+
+def start_two(arguments: list[str], cache: pathlib.Path) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
+    return [start([*arguments, coordinator, "--num_processes=2", f"--process_id={i}"], cache, 4) for i in range(2)]
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_process_and_a_new_start_end_with_the_weights_of_one_process(world, fields):
+    folder, _ = world
+    alone = start(
+        commands.command("train", fields, config=commands.CONFIG, workdir=folder / "eight"), folder / "xla", 8
+    )
+    _, errors = alone.communicate(timeout=280)
+    assert alone.returncode == 0, errors
+
+    workdir = folder / "two"
+    arguments = commands.command("train", fields, config=commands.CONFIG, workdir=workdir)
+    first, second = start_two(arguments, folder / "xla")
+    while not any(line["step"] >= 5 for line in entries(workdir)):
+        assert first.poll() is None and second.poll() is None, [first.communicate(), second.communicate()]
+        time.sleep(0.01)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    time.sleep(1)
+    first.kill()  # as launchers do; by itself it ends when the other's heartbeats have been missed for 100 seconds
+    first.communicate()
+
+    both = start_two(arguments, folder / "xla")
+    said = [process.communicate(timeout=280) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "resuming at step" in said[0][0], said
+    assert not [line for line in said[1][0].splitlines() if not line.startswith("[Gloo]")]
+    found, expected = (load_file(run / "adapter" / "adapter.safetensors") for run in (workdir, folder / "eight"))
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert [line["step"] for line in entries(workdir)] == list(range(1, 9))
+    assert sorted(path.name for path in (workdir / "samples").iterdir()) == ["step_0.png", "step_8.png"]
+
+
+def test_half_a_description_is_refused():
+    with pytest.raises(PeaError, match=r"--num_processes, --process_id: needed as well.*or --distributed"):
+        processes.join("localhost:1", None, None, detect=False)
+
+
+def test_one_process_needs_no_agreement():
+    processes.join(None, None, None, detect=False)
+    assert processes.is_first() and not processes.several() and processes.agree(3) == 3
+    with processes.first_goes_ahead("nothing"):
+        pass
