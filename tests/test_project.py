@@ -51,6 +51,7 @@ TESTED_BY = {
     "models/vae_config.py": "models/test_vae.py",
     "pytorch/text_encoder.py": "pytorch/test_adapter.py",
     "sampling/noise_schedule.py": "sampling/test_schedulers.py",
+    "weights/abstract.py": "distill/test_abstract.py",
     "weights/stored.py": "weights/test_torch_names.py",
     "weights/altclip.py": "models/test_altclip.py",
     "weights/lora_alphas.py": "weights/test_lora.py",
