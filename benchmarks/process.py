@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+LONGEST = 24 * 3600.0  # seconds; the system's waiting takes no infinity
+
 
 class Failed(Exception):
     """What a side could not do, in a line; `out_of_memory` where that was the reason."""
@@ -42,7 +44,7 @@ class Process:
         """
         try:
             self._connection.send((method, arguments))
-            if not self._connection.poll(max(0.0, self._deadline - time.monotonic())):
+            if not self._connection.poll(min(max(0.0, self._deadline - time.monotonic()), LONGEST)):
                 self._process.kill()
                 raise Failed("out of time")
             error, result = self._connection.recv()

@@ -44,7 +44,7 @@ def run(main: Callable[[], None]) -> None:
     except PeaError as error:
         _end_with(error)
     except jax.errors.JaxRuntimeError as error:
-        if not processes.several():
+        if not processes.several() or "RESOURCE_EXHAUSTED" in str(error):
             raise
         reason = " ".join(str(error).split())[:300]
         _end_with(PeaError(f"another process of the run was lost, or fails ({reason}); start all again"))

@@ -35,7 +35,7 @@ def start_two(arguments: list[str], cache: pathlib.Path) -> list[subprocess.Pope
     return [start([*arguments, coordinator, "--num_processes=2", f"--process_id={i}"], cache, 4) for i in range(2)]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.slow  # five minutes: five processes, each of which compiles
 def test_a_killed_process_and_a_new_start_end_with_the_weights_of_one_process(world, fields):
     folder, _ = world
     alone = start(

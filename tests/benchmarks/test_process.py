@@ -10,7 +10,7 @@ from tests.benchmarks.waiting import Side
 
 
 def test_a_side_answers_fails_and_goes_on():
-    process = Process(Side, "one", deadline=time.monotonic() + 60, environment={"SIDE_LANGUAGE": "Russian"})
+    process = Process(Side, "one", deadline=float("inf"), environment={"SIDE_LANGUAGE": "Russian"})
     try:
         assert process.call("greet", "you") == "one greets you in Russian"
         assert "SIDE_LANGUAGE" not in os.environ

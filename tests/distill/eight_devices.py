@@ -1,6 +1,6 @@
-"""Run by test_step: loss and gradient of the true task on one device and on a mesh of eight.
+"""Run by test_step: loss and gradient of the true task on one device and on meshes of eight.
 
-python -m tests.distill.eight_devices data=2,fsdp=4 FOLDER
+python -m tests.distill.eight_devices FOLDER
 """
 
 import dataclasses
@@ -21,12 +21,13 @@ from pea_jax.weights import load_unet
 from tests import tiny_sdxl
 from tests.torch_oracle import quick_jit
 
+MESHES = (dict(data=8, fsdp=1), dict(data=2, fsdp=4))
 
-def main(axes: str, folder: pathlib.Path) -> None:
+
+def main(folder: pathlib.Path) -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_default_matmul_precision", "highest")
     partition.SMALLEST_SHARDED = 0  # or nothing of a model this small would be
-    mesh = meshes.make_mesh(**{name: int(size) for name, size in (axis.split("=") for axis in axes.split(","))})
     tiny_sdxl.random_unet(24, 16).save_pretrained(folder / "unet")
     unet, unet_params = nnx.split(load_unet(folder))
     adapter, params = nnx.split(PEAdapter(AdapterDims(12, 20, 16, 24), rngs=nnx.Rngs(0)))
@@ -53,18 +54,20 @@ def main(axes: str, folder: pathlib.Path) -> None:
     )
     key = jax.random.key(1)
     one = quick_jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
-    sharded = jax.device_put(frozen, meshes.replicated(mesh))
-    sharded["unet"] = partition.shard_frozen(unet_params, mesh)
-    split = any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(sharded["unet"]))
-    assert split == (mesh.shape["fsdp"] > 1), "the frozen UNet is not placed as the mesh says"
-    many_task = dataclasses.replace(task, mesh=mesh)
-    placed = jax.device_put((params, key), meshes.replicated(mesh))
-    many = quick_jit(jax.value_and_grad(many_task.loss, has_aux=True))(
-        placed[0], sharded, meshes.put_batch(batch, mesh), placed[1]
-    )
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(a).max()))
+    for axes in MESHES:
+        mesh = meshes.make_mesh(**axes)
+        sharded = jax.device_put(frozen, meshes.replicated(mesh))
+        sharded["unet"] = partition.shard_frozen(unet_params, mesh)
+        split = any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(sharded["unet"]))
+        assert split == (mesh.shape["fsdp"] > 1), "the frozen UNet is not placed as the mesh says"
+        many_task = dataclasses.replace(task, mesh=mesh)
+        placed = jax.device_put((params, key), meshes.replicated(mesh))
+        many = quick_jit(jax.value_and_grad(many_task.loss, has_aux=True))(
+            placed[0], sharded, meshes.put_batch(batch, mesh), placed[1]
+        )
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(a).max()), err_msg=str(axes))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], pathlib.Path(sys.argv[2]))
+    main(pathlib.Path(sys.argv[1]))

@@ -42,6 +42,8 @@ class Source:
 class Task:
     """Has the `loss` of a distillation task."""
 
+    mesh = None
+
     def __init__(self) -> None:
         self.graphdef, self.params = nnx.split(PEAdapter(AdapterDims(12, 20, 16, 24), rngs=nnx.Rngs(0)))
 
