@@ -40,7 +40,6 @@ def environment(name: str, cache: str, *, alone: bool) -> dict[str, str]:
     _, _, threads = name.partition("@")
     own = dict(OMP_NUM_THREADS=threads) if threads else {}
     return own | dict(
-        OMP_WAIT_POLICY="PASSIVE",  # threads that spin take the time of the side whose turn it is
         JAX_COMPILATION_CACHE_DIR=cache,
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
         XLA_PYTHON_CLIENT_PREALLOCATE="true" if alone else "false",
