@@ -1,8 +1,9 @@
 """Devices: a named mesh, and where batches and trained parameters live on it."""
 
 import collections
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.experimental import mesh_utils
@@ -65,11 +66,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def gather(tree, mesh: Mesh):
+def gather(tree, mesh: Mesh | None):
     """Inside a jitted step: the frozen parameters whole on every device, for use beside a split batch."""
-    if mesh.shape["fsdp"] == 1:
+    if mesh is None or mesh.shape["fsdp"] == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, replicated(mesh)), tree)
+
+
+def gathering(mesh: Mesh | None) -> Callable | None:
+    """`gather` for each layer's own parameters; None where they are whole already."""
+    return None if mesh is None or mesh.shape["fsdp"] == 1 else functools.partial(gather, mesh=mesh)
 
 
 def put_batch(batch, mesh: Mesh):

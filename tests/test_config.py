@@ -11,7 +11,7 @@ import pytest
 
 from pea_jax import config
 from pea_jax.errors import PeaError
-from pea_jax.text.joined import SEPARATOR
+from pea_jax.weights.locations import SEPARATOR
 from tests import commands
 
 CONFIGS = sorted((commands.ROOT / "configs").glob("*.py"))

@@ -11,8 +11,7 @@ from pea_jax.data.captions import Kind
 from pea_jax.distill.training_set import TrainingSet, caption_rules
 from pea_jax.errors import BadSample, PeaError
 from pea_jax.text.architectures import ARCHITECTURES, architecture_of
-from pea_jax.text.joined import SEPARATOR
-from pea_jax.weights.locations import locate
+from pea_jax.weights.locations import SEPARATOR, locate
 
 LISTED = 20  # bad samples that are named
 MEASURED = 1000  # captions whose length is measured

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from pea_jax.distill import losses
 from pea_jax.distill.latents import NoisySample, forward_diffusion
-from pea_jax.mesh import gather
+from pea_jax.mesh import gather, gathering
 from pea_jax.models.calls import Calls, Remat, make_calls
 from pea_jax.models.vae import sample_moments
 from pea_jax.sampling.noise_schedule import NoiseSchedule
@@ -155,11 +155,10 @@ class DistillationTask:
         return native if term == "noise" else 1.0 - native
 
     def _whole(self, tree):
-        return tree if self.mesh is None else gather(tree, self.mesh)
+        return gather(tree, self.mesh)
 
     def _calls(self, remat: Remat) -> Calls:
-        is_split = self.mesh is not None and self.mesh.shape["fsdp"] > 1
-        return make_calls(self._whole if is_split else None, remat)
+        return make_calls(gathering(self.mesh), remat)
 
 
 def _replace_prompt(conditioning: Conditioning, dropped: Array, null: Array) -> Conditioning:

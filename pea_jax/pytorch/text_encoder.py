@@ -12,12 +12,10 @@ from torch import Tensor
 
 from pea_jax.errors import PeaError
 from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
-from pea_jax.weights.locations import locate
+from pea_jax.weights.locations import SEPARATOR, locate
 from pea_jax.weights.quantised import PACKED, dequantise_all
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import whole
-
-SEPARATOR = " + "
 
 
 @dataclasses.dataclass

@@ -17,7 +17,7 @@ from pea_jax import mesh as meshes
 from pea_jax.adapter import AdapterDims
 from pea_jax.errors import PeaError
 from pea_jax.models import attention
-from pea_jax.models.calls import DIRECT, make_calls
+from pea_jax.models.calls import make_calls
 from pea_jax.models.controlnet import ControlNet
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
@@ -60,9 +60,7 @@ class TextToImage:
         mesh: Mesh | None = None,
         controlnet: ControlNet | None = None,
     ):
-        calls = DIRECT
-        if mesh is not None and mesh.shape["fsdp"] > 1:
-            calls = make_calls(functools.partial(meshes.gather, mesh=mesh))
+        calls = make_calls(meshes.gathering(mesh))
         self._denoiser = Denoiser(unet, vae.config.latent_channels, controlnet, calls)
         self._vae, vae_params = nnx.split(vae)
         self._params = self._denoiser.params, vae_params
@@ -219,7 +217,7 @@ class TextToImage:
         *,
         guided: bool,
     ) -> Array:
-        vae = nnx.merge(self._vae, params[1] if self._mesh is None else meshes.gather(params[1], self._mesh))
+        vae = nnx.merge(self._vae, meshes.gather(params[1], self._mesh))
         with attention.traced_for(self._mesh):
             inputs = _inputs(vae, conditioning, guides, jnp.broadcast_to(time_ids, (noise.shape[0], 6)))
             if guided:

@@ -11,9 +11,7 @@ import numpy as np
 from pea_jax.errors import PeaError
 from pea_jax.text.chunks import ChunkedEncoder
 from pea_jax.text.encoders import TextEncoder, load_text_encoder
-from pea_jax.weights.locations import locate
-
-SEPARATOR = " + "
+from pea_jax.weights.locations import SEPARATOR, locate
 
 
 class JoinedTextEncoder:

@@ -7,6 +7,7 @@ from pea_jax.errors import PeaError
 from pea_jax.weights import hub
 from pea_jax.weights.abstract import values_left_out
 
+SEPARATOR = " + "  # between the names of several models
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
 
