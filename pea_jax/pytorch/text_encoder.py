@@ -1,32 +1,39 @@
-"""Frozen text encoders through `transformers`, called as the adapter's `config.json` says."""
+"""Frozen text encoders in PyTorch, called as the adapter's `config.json` says."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-import transformers
 from torch import Tensor
 
 from pea_jax.errors import PeaError
-from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
+from pea_jax.pytorch.networks import load_network
+from pea_jax.text.architectures import ARCHITECTURES, architecture_of
+from pea_jax.text.framed_tokenizer import FramedTokenizer
+from pea_jax.text.tokenizer import Tokenizer
 from pea_jax.weights.locations import SEPARATOR, locate
-from pea_jax.weights.quantised import PACKED, dequantise_all
-from pea_jax.weights.safetensors_files import open_safetensors
-from pea_jax.weights.stored import whole
 
 
 @dataclasses.dataclass
 class Part:
-    """One network with its tokenizer; `hidden_state` -1 is the last one."""
+    """One network with its tokenizer; `hidden_state` -1 is the last one.
+
+    `positions_from_zero`: the network is told the positions 0, 1, 2, ..., against its own rule.
+    """
 
     network: Any
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | FramedTokenizer
     prefix: str
     hidden_state: int
     masked: bool
+    positions_from_zero: bool
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of the states; the last one of AltCLIP is projected."""
+        config = self.network.config
+        return config.project_dim if self.hidden_state == -1 and hasattr(config, "project_dim") else config.hidden_size
 
     def encode(self, texts: Sequence[str], context_length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """States `[B, L, D]`."""
@@ -36,7 +43,13 @@ class Part:
         half = dtype == torch.float16 and "t5" in self.network.config.model_type
         self.network.to(device=device, dtype=torch.float32 if half else dtype)
         every = self.hidden_state != -1
-        found = self.network(input_ids, attention_mask=mask if self.masked else None, output_hidden_states=every)
+        positions = dict(position_ids=torch.arange(context_length, device=device)[None])
+        found = self.network(
+            input_ids,
+            attention_mask=mask if self.masked else None,
+            output_hidden_states=every,
+            **(positions if self.positions_from_zero else {}),
+        )
         return found.hidden_states[self.hidden_state] if every else found.last_hidden_state
 
 
@@ -50,7 +63,7 @@ class TextEncoder:
     @property
     def hidden_size(self) -> int:
         """The width of the states."""
-        return self.encode([""], torch.device("cpu"), torch.float32).shape[-1]
+        return sum(part.hidden_size for part in self.parts)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -62,7 +75,7 @@ def load_text_encoders(rule: Mapping[str, Any]) -> TextEncoder:
     """What `text_encoder` of an adapter's config.json names.
 
     Raises:
-      PeaError: the rule lacks something, or an encoder is missing, broken or none of transformers'.
+      PeaError: the rule lacks something, or an encoder is missing, broken or not known.
     """
     if missing := [name for name in ("id", "context_length") if name not in rule]:
         raise PeaError(f"text_encoder of the adapter's config.json lacks {', '.join(missing)}; export it again")
@@ -73,59 +86,16 @@ def load_text_encoders(rule: Mapping[str, Any]) -> TextEncoder:
 
 def _load(name: str, rule: Mapping[str, Any]) -> Part:
     folder = locate(name)
-    network = _network(folder, rule.get("architecture")).eval().requires_grad_(False)
+    # Adapters brought in from elsewhere say what the config did, which leaves the rest to the architecture.
+    architecture = rule.get("architecture") or architecture_of(folder)
+    if (row := ARCHITECTURES.get(architecture)) is None:
+        raise PeaError(f"{name}: architecture {architecture} is not known (known: {', '.join(ARCHITECTURES)})")
     hidden_state = rule.get("hidden_state")
     return Part(
-        network,
-        load_tokenizer(folder),
+        load_network(folder, row.network, architecture),
+        row.load_tokenizer(folder),
         rule.get("prefix", ""),
-        -1 if hidden_state is None else hidden_state,
-        rule.get("masked", True),
+        row.hidden_state if hidden_state is None else hidden_state,
+        rule.get("masked", row.masked),
+        positions_from_zero=row.network == "hybrid_clip",
     )
-
-
-def _network(folder: pathlib.Path, architecture: str | None) -> Any:
-    """The text half of the model in a folder."""
-    kind = _class(folder, architecture)
-    try:
-        packed = [path for path in folder.glob("*.safetensors") if any(map(_is_packed, open_safetensors(path)))]
-        model = _unpacked(kind, folder, packed[0]) if packed else kind.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise PeaError(f"{folder}: transformers cannot load it ({' '.join(str(error).split())})") from error
-    half = getattr(model, "text_model", None)
-    return model.base_model if half is None else half
-
-
-def _class(folder: pathlib.Path, architecture: str | None) -> Any:
-    """The class of transformers for an architecture; of T5 and its relatives the encoder alone."""
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise PeaError(f"{folder}: not a folder of transformers ({' '.join(str(error).split())})") from error
-    name = architecture or (config.architectures or ["none"])[0]
-    name = name.partition("/")[0]
-    if "T5" in name:
-        name = name.partition("T5")[0] + "T5EncoderModel"
-    kind = getattr(transformers, name, None)
-    if kind is None or not hasattr(kind, "from_pretrained"):
-        raise PeaError(
-            f"{folder}: transformers has no {name}, so that PyTorch cannot run this text encoder; generate with "
-            "`python -m pea_jax.generate`, or train behind an encoder in a folder of transformers"
-        )
-    return kind
-
-
-def _is_packed(name: str) -> bool:
-    return name.endswith(PACKED)
-
-
-def _unpacked(kind: Any, folder: pathlib.Path, path: pathlib.Path) -> Any:
-    """A network whose weights are kept in 4 bits, as those of the embedded encoder."""
-    stored = dequantise_all(open_safetensors(path), source=str(path))
-    tensors = {name: torch.from_numpy(np.asarray(whole(tensor), np.float32)) for name, tensor in stored.items()}
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    model = kind(config)
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    if wrong := [name for name in (*missing, *unexpected) if not name.startswith("pooler.")]:  # which nobody asks
-        raise PeaError(f"{path}: {', '.join(wrong[:8])} missing or unexpected; copy or download it again")
-    return model

@@ -1,7 +1,6 @@
 """The text encoders that are known: what reads their files, and how each is used unless the caller says otherwise."""
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,42 +11,34 @@ from pea_jax.text.framed_tokenizer import FramedTokenizer
 from pea_jax.text.japanese import load_japanese_tokenizer
 from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
 from pea_jax.text.youtokentome import load_youtokentome
-from pea_jax.weights.altclip import load_altclip
 from pea_jax.weights.cn_clip import FILES as CN_CLIP_FILES
-from pea_jax.weights.cn_clip import load_cn_clip
-from pea_jax.weights.diffusers import read_config
-from pea_jax.weights.dual_encoders import load_text_half
+from pea_jax.weights.config_files import read_config
 from pea_jax.weights.open_clip import CONFIG as OPEN_CLIP_CONFIG
-from pea_jax.weights.open_clip import load_open_clip
-from pea_jax.weights.openai_clip import load_ruclip
-from pea_jax.weights.t5 import load_t5
-from pea_jax.weights.transformers import load_bert, load_clip_text
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """A row of the table.
 
-    `load` `(folder, dtype=..., mesh=...)` gives a network that is called with `(input_ids, attention_mask)` and returns
-    `(last_hidden_state, {"hidden_states": [...], ...})`; its `config` states `vocab_size`, `num_hidden_layers` and
-    `max_length`, the most tokens it takes or None. `load_tokenizer` gives the tokenizer, which knows how it pads.
+    `network` is what reads the weights, a name in `networks.NETWORKS`, and in `pytorch.networks` for PyTorch.
+    `load_tokenizer` gives the tokenizer, which knows how it pads.
     """
 
-    load: Callable[..., Any]
+    network: str
     load_tokenizer: Callable[[pathlib.Path], Tokenizer | FramedTokenizer] = load_tokenizer
     hidden_state: int = -1
     context_length: int | None = None  # at most; needed where neither tokenizer nor network has a limit
     masked: bool = True  # False: the network attends to padding as to any token
 
 
-BERT = Architecture(load_bert)
-CLIP = Architecture(load_clip_text)
+BERT = Architecture("bert")
+CLIP = Architecture("clip_text")
 # 77 tokens, as published adapters take them, where the network would take more.
-ALTCLIP = Architecture(load_altclip, context_length=77)
-OPEN_CLIP = Architecture(load_open_clip, context_length=77)
-T5 = Architecture(load_t5, context_length=77)
-DUAL_ENCODER = Architecture(load_text_half, context_length=77)
-HYBRID_CLIP = Architecture(functools.partial(load_text_half, positions_from_zero=True), context_length=77)
+ALTCLIP = Architecture("altclip", context_length=77)
+OPEN_CLIP = Architecture("open_clip", context_length=77)
+T5 = Architecture("t5", context_length=77)
+DUAL_ENCODER = Architecture("text_half", context_length=77)
+HYBRID_CLIP = Architecture("hybrid_clip", context_length=77)
 JAPANESE_CLIP = dataclasses.replace(HYBRID_CLIP, load_tokenizer=load_japanese_tokenizer)
 
 # By the name in `architectures` of config.json, with the `model_type` of the text half behind a slash where the name
@@ -62,8 +53,8 @@ ARCHITECTURES = {
     "CLIPTextModel": CLIP,
     "CLIPTextModelWithProjection": CLIP,
     "CLOOBModel": JAPANESE_CLIP,
-    "ChineseCLIPModel": Architecture(load_text_half, context_length=52),
-    "ChineseCLIPTextModel": Architecture(load_bert, context_length=52),
+    "ChineseCLIPModel": Architecture("text_half", context_length=52),
+    "ChineseCLIPTextModel": Architecture("bert", context_length=52),
     "CustomTextCLIP": OPEN_CLIP,
     "HybridCLIP": HYBRID_CLIP,
     "MT5EncoderModel": T5,
@@ -81,8 +72,8 @@ ARCHITECTURES = {
     "VisionTextDualEncoderModel": DUAL_ENCODER,
     "XLMRobertaForMaskedLM": BERT,
     "XLMRobertaModel": BERT,
-    "cn_clip": Architecture(load_cn_clip, load_cn_clip_tokenizer),
-    "ruCLIP": Architecture(load_ruclip, load_youtokentome, masked=False),
+    "cn_clip": Architecture("cn_clip", load_cn_clip_tokenizer),
+    "ruCLIP": Architecture("ruclip", load_youtokentome, masked=False),
 }
 
 # Files that tell the architecture of a folder whose config.json does not.

@@ -13,6 +13,7 @@ from pea_jax.errors import PeaError
 from pea_jax.text.architectures import ARCHITECTURES, architecture_of
 from pea_jax.text.chunks import ChunkedEncoder
 from pea_jax.text.framed_tokenizer import FramedTokenizer
+from pea_jax.text.networks import NETWORKS
 from pea_jax.text.tokenizer import Tokenizer
 
 
@@ -103,7 +104,7 @@ def load_text_encoder(
     architecture = architecture_of(folder)
     row = ARCHITECTURES[architecture]
     tokenizer = row.load_tokenizer(folder)
-    network = row.load(folder, dtype=dtype, mesh=mesh)
+    network = NETWORKS[row.network](folder, dtype=dtype, mesh=mesh)
     if context_length is None:
         limits = (row.context_length, tokenizer.model_max_length, network.config.max_length)
         context_length = min(limit for limit in limits if limit is not None)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from pea_jax.errors import PeaError
 from pea_jax.text.framed_tokenizer import FramedTokenizer
-from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.config_files import read_config
 
 SPACE = "▁"  # begins every word, and counts as a space in a text
 SPACES = SPACE + " \t\n\v\f\r"  # the others are ordinary characters, as for isspace() in C

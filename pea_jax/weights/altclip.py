@@ -10,9 +10,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from pea_jax.models.altclip import AltCLIPText, AltCLIPTextConfig
-from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.config_files import read_config
+from pea_jax.weights.text_files import VISION, open_tensors, text_config
 from pea_jax.weights.torch_names import fill
-from pea_jax.weights.transformers import VISION, open_tensors, text_config
 
 # The text half of the whole model has one more projection, of the pooled state.
 OTHER_HALF = rf"{VISION}|text_projection\..*"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 from pea_jax.errors import PeaError
 from pea_jax.weights.abstract import values_left_out
-from pea_jax.weights.flax_files import open_flax
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import StoredArray
@@ -31,7 +30,7 @@ def open_checkpoint(folder: pathlib.Path, stem: str) -> tuple[pathlib.Path, dict
     return (
         _open(folder, stem, "safetensors", open_safetensors)
         or _open(folder, pickled_stem, "bin", open_pickled)
-        or (_open(folder, FLAX_STEMS[stem], "msgpack", open_flax) if stem in FLAX_STEMS else None)
+        or (_open(folder, FLAX_STEMS[stem], "msgpack", _open_flax) if stem in FLAX_STEMS else None)
         or _refuse(folder, stem, pickled_stem)
     )
 
@@ -47,6 +46,12 @@ def _open(
             if (index := folder / name).is_file():
                 return index, _open_shards(index, opener)
     return None
+
+
+def _open_flax(path: pathlib.Path) -> Mapping[str, StoredArray]:
+    from pea_jax.weights.flax_files import open_flax  # Flax, and so JAX, for such a file alone
+
+    return open_flax(path)
 
 
 def _refuse(folder: pathlib.Path, stem: str, pickled_stem: str) -> tuple[pathlib.Path, dict[str, StoredArray]]:

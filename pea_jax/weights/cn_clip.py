@@ -3,17 +3,12 @@
 import pathlib
 import re
 from collections.abc import Mapping
-
-import jax
-import jax.numpy as jnp
-from flax import nnx
-from jax.sharding import Mesh
+from typing import Any
 
 from pea_jax.errors import PeaError
-from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.stored import StoredArray
-from pea_jax.weights.torch_names import fill
+from pea_jax.weights.text_files import Build, TextFiles
 
 FILES = "clip_cn_*.pt"
 PREFIX = "bert."
@@ -27,22 +22,18 @@ NEEDED = (
 )
 
 
-def load_cn_clip(
-    folder: str | pathlib.Path, *, dtype: jax.typing.DTypeLike = jnp.float32, mesh: Mesh | None = None
-) -> Bert:
+def open_cn_clip(folder: pathlib.Path, build: Build) -> TextFiles:
     """The text encoder of the one cn_clip checkpoint in `folder`: a BERT, its sizes read from the shapes.
 
-    Arguments as for `transformers.load_bert`. The picture half and the projection are passed over.
+    The picture half and the projection are passed over.
 
     Raises:
       PeaError: if there is no such file or more than one, or it holds something else.
     """
-    path = checkpoint_in(pathlib.Path(folder))
+    path = checkpoint_in(folder)
     stored = {name.removeprefix("module."): tensor for name, tensor in open_pickled(path).items()}
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if not IGNORED.fullmatch(name)}
-    config = config_from_shapes(tensors, source=str(path))
-    model = nnx.eval_shape(lambda: Bert(config, dtype=dtype, param_dtype=dtype))
-    return fill(model, tensors, source=str(path), mesh=mesh)
+    return TextFiles(build(fields_from_shapes(tensors, source=str(path))), tensors, str(path))
 
 
 def checkpoint_in(folder: pathlib.Path) -> pathlib.Path:
@@ -58,8 +49,8 @@ def checkpoint_in(folder: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
-def config_from_shapes(tensors: Mapping[str, StoredArray], *, source: str) -> BertConfig:
-    """The BERT that has tensors of these shapes, with heads of 64.
+def fields_from_shapes(tensors: Mapping[str, StoredArray], *, source: str) -> dict[str, Any]:
+    """The config of the BERT that has tensors of these shapes, with heads of 64.
 
     Raises:
       PeaError: naming `source`, if they are not those of a BERT.
@@ -68,7 +59,8 @@ def config_from_shapes(tensors: Mapping[str, StoredArray], *, source: str) -> Be
         raise PeaError(f"{source}: not a Chinese-CLIP checkpoint (no {PREFIX}{missing[0]})")
     words, positions, types, wide = (tensors[name].shape for name in NEEDED)
     layers = {match[1] for match in (re.match(r"encoder\.layer\.(\d+)\.", name) for name in tensors) if match}
-    fields = dict(
+    return dict(
+        model_type="bert",
         vocab_size=words[0],
         hidden_size=words[1],
         num_hidden_layers=len(layers),
@@ -77,4 +69,3 @@ def config_from_shapes(tensors: Mapping[str, StoredArray], *, source: str) -> Be
         max_position_embeddings=positions[0],
         type_vocab_size=types[0],
     )
-    return BertConfig.from_dict(fields)

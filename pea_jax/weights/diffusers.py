@@ -11,11 +11,9 @@ from jax.sharding import Mesh
 from pea_jax.models.controlnet import ControlNet, ControlNetConfig
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.models.vae import AutoencoderKL, VAEConfig
-from pea_jax.weights.model_files import filled, open_model, read_config
+from pea_jax.weights.model_files import filled, open_model
 from pea_jax.weights.stored import StoredArray
 from pea_jax.weights.torch_names import PartitionRule
-
-__all__ = ["load_controlnet", "load_unet", "load_vae", "read_config"]
 
 # Autoencoders saved before diffusers 0.18 name their attention after the layers of the first implementation.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

@@ -1,19 +1,12 @@
-"""Loads XLM-R out of open_clip's own files (`xlm-roberta-large-ViT-H-14` and its small relative)."""
+"""XLM-R in open_clip's own files (`xlm-roberta-large-ViT-H-14` and its small relative)."""
 
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
-from jax.sharding import Mesh
-
 from pea_jax.errors import PeaError
-from pea_jax.models.bert import Bert, BertConfig
-from pea_jax.weights.torch_names import fill
-from pea_jax.weights.transformers import BERT_HEADS, open_tensors
+from pea_jax.weights.text_files import BERT_HEADS, Build, TextFiles, open_tensors
 
 CONFIG = "open_clip_config.json"
 STEMS = ("open_clip_model", "open_clip_pytorch_model")
@@ -33,20 +26,16 @@ NETWORKS: dict[str, Mapping[str, Any]] = {"xlm-roberta-base": BASE, "xlm-roberta
 IGNORED = rf"visual\..*|logit_scale|logit_bias|text\.proj\..*|{BERT_HEADS}"
 
 
-def load_open_clip(
-    folder: str | pathlib.Path, *, dtype: jax.typing.DTypeLike = jnp.float32, mesh: Mesh | None = None
-) -> Bert:
+def open_open_clip(folder: pathlib.Path, build: Build) -> TextFiles:
     """The XLM-R in `folder` (`open_clip_config.json` and the weights), before open_clip's pooling and projection.
 
     Raises:
-      PeaError: if a file is missing or broken, the text half is not XLM-R, or its tensors are not as they should be.
+      PeaError: if a file is missing or broken, or the text half is not XLM-R.
     """
-    folder = pathlib.Path(folder)
-    config = BertConfig.from_dict(_network(folder / CONFIG))
-    model = nnx.eval_shape(lambda: Bert(config, dtype=dtype, param_dtype=dtype))
+    network = build(_network(folder / CONFIG))
     stem = next((stem for stem in STEMS if any(folder.glob(f"{stem}.*"))), STEMS[-1])
     source, tensors = open_tensors(folder, stem=stem, prefix=r"text\.transformer\.", ignored=IGNORED)
-    return fill(model, tensors, source=source, mesh=mesh)
+    return TextFiles(network, tensors, source)
 
 
 def _network(path: pathlib.Path) -> Mapping[str, Any]:

@@ -5,18 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
 
 from pea_jax.errors import PeaError
-from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.weights.checkpoint_files import open_checkpoint
-from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.config_files import read_config
 from pea_jax.weights.stored import StoredArray
-from pea_jax.weights.torch_names import fill
+from pea_jax.weights.text_files import CLIP, Build, TextFiles
 
 IGNORED = re.compile(r"visual\..*|logit_scale")
 NAMES = (
@@ -65,22 +60,19 @@ class Third:
         return self._tensor[(slice(self._start + start, self._start + stop), *index[1:])]
 
 
-def load_ruclip(
-    folder: str | pathlib.Path, *, dtype: jax.typing.DTypeLike = jnp.float32, mesh: Mesh | None = None
-) -> CLIPText:
+def open_ruclip(folder: pathlib.Path, build: Build) -> TextFiles:
     """The text encoder of a ruCLIP folder (`config.json`, `pytorch_model.bin`); the picture half is passed over.
 
-    Arguments and errors as for `transformers.load_clip_text`.
+    Raises:
+      PeaError: if a file is missing or broken.
     """
-    folder = pathlib.Path(folder)
-    config = read_config(folder, clip_config)
-    model = nnx.eval_shape(lambda: CLIPText(config, True, dtype=dtype, param_dtype=dtype))
+    network = read_config(folder, lambda config: build(clip_fields(config)))
     path, tensors = open_checkpoint(folder, "model")
-    return fill(model, to_transformers_names(tensors), source=str(path), mesh=mesh)
+    return TextFiles(network, to_transformers_names(tensors), str(path))
 
 
-def clip_config(config: Mapping[str, Any]) -> CLIPTextConfig:
-    """The shape of the network from ruCLIP's `config.json`.
+def clip_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of CLIP's config in transformers, from ruCLIP's `config.json`.
 
     Raises:
       PeaError: naming the fields that it lacks.
@@ -88,9 +80,8 @@ def clip_config(config: Mapping[str, Any]) -> CLIPTextConfig:
     if missing := sorted(FIELDS.keys() - config.keys()):
         raise PeaError(f"not the config of a ruCLIP model: no {', '.join(missing)}")
     fields = {ours: config[theirs] for theirs, ours in FIELDS.items()}
-    return CLIPTextConfig.from_dict(
-        {**fields, "intermediate_size": 4 * fields["hidden_size"], "eos_token_id": RUCLIP_EOS}
-    )
+    wide = 4 * fields["hidden_size"]
+    return {**fields, "model_type": CLIP, "intermediate_size": wide, "eos_token_id": RUCLIP_EOS}
 
 
 def to_transformers_names(tensors: Mapping[str, StoredArray]) -> dict[str, StoredArray]:

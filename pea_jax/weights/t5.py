@@ -8,9 +8,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from pea_jax.models.t5 import T5Config, T5Encoder
-from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.config_files import read_config
+from pea_jax.weights.text_files import open_tensors
 from pea_jax.weights.torch_names import fill
-from pea_jax.weights.transformers import open_tensors
 
 DECODER = r"decoder\..*|lm_head\..*"
 # The words have two names, of which a file has one or both.

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,24 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from pea_jax.errors import PeaError
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
-from pea_jax.weights.checkpoint_files import open_checkpoint
-from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.config_files import read_config
 from pea_jax.weights.model_files import open_single_file
-from pea_jax.weights.quantised import dequantise_all
-from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.text_files import BERT_HEADS, VISION, open_tensors, own_tensors, text_config
 from pea_jax.weights.torch_names import fill
-
-STEM, QUANTISED_STEM = "model", "model_q4"
-# Of the file but not of the encoder: buffers that old versions saved, ...
-BUFFERS = r"(.*\.)?embeddings\.(position|token_type)_ids"
-# ... pooler and heads for other tasks, and of a model of texts and pictures the half for pictures.
-BERT_HEADS = r"pooler\..*|cls\..*|lm_head\..*"
-VISION = r"vision_model\..*|visual_projection\..*|logit_scale"
-# Files converted from TensorFlow name the two halves of a LayerNorm so.
-OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def load_clip_text(
@@ -56,7 +43,7 @@ def load_clip_text(
     path, prefix = pathlib.Path(folder), r"text_model\."
     if path.is_file():
         (build, ignored), _, stored, source = open_single_file(path, subfolder, _clip_text, config)
-        tensors = _own_tensors(stored, prefix, ignored)
+        tensors = own_tensors(stored, prefix, ignored)
     else:
         build, ignored = read_config(path / subfolder, _clip_text)
         source, tensors = open_tensors(path / subfolder, prefix=prefix, ignored=ignored)
@@ -80,38 +67,6 @@ def load_bert(
     return fill(model, tensors, source=source, mesh=mesh)
 
 
-def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the text half in the `config.json` of a model of texts and pictures.
-
-    Raises:
-      PeaError: if there are none.
-    """
-    if not isinstance(text := config.get("text_config"), Mapping):
-        raise PeaError("no text_config in it")
-    # Old files state what departs from the defaults again, in a second place that transformers believes.
-    return {**text, **(config.get("text_config_dict") or {})}
-
-
-def open_tensors(
-    folder: pathlib.Path, *, stem: str = STEM, prefix: str = "", ignored: str = ""
-) -> tuple[str, dict[str, StoredArray]]:
-    """Path and tensors of the checkpoint, by the names that the encoder has for itself.
-
-    Args:
-      prefix: regular expression of what stands before those names in the file.
-      ignored: regular expression of what is not the encoder's, among the names without `prefix`.
-    """
-    quantised = not (folder / f"{stem}.safetensors").exists() and (folder / f"{QUANTISED_STEM}.safetensors").exists()
-    path, stored = open_checkpoint(folder, QUANTISED_STEM if quantised else stem)
-    return str(path), _own_tensors(dequantise_all(stored, source=str(path)), prefix, ignored)
-
-
-def _own_tensors(stored: Mapping[str, StoredArray], prefix: str, ignored: str) -> dict[str, StoredArray]:
-    tensors = {_current_name(name, prefix): tensor for name, tensor in stored.items()}
-    skipped = re.compile(f"{BUFFERS}|{ignored}" if ignored else BUFFERS)
-    return {name: tensor for name, tensor in tensors.items() if not skipped.fullmatch(name)}
-
-
 def _clip_text(config: Mapping[str, Any]) -> tuple[functools.partial[CLIPText], str]:
     """What builds the network, and what else is in the file."""
     is_whole = "text_config" in config
@@ -122,10 +77,3 @@ def _clip_text(config: Mapping[str, Any]) -> tuple[functools.partial[CLIPText], 
         fields = dict(config)
     with_projection = is_whole or any(name.endswith("WithProjection") for name in config.get("architectures") or ())
     return functools.partial(CLIPText, CLIPTextConfig.from_dict(fields), with_projection), VISION if is_whole else ""
-
-
-def _current_name(name: str, prefix: str) -> str:
-    name = re.sub(f"^{prefix}", "", name)
-    for old, new in OLD_NAMES.items():
-        name = name.replace(old, new)
-    return name

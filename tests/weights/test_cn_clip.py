@@ -8,7 +8,8 @@ import transformers
 
 from pea_jax.errors import PeaError
 from pea_jax.text.encoders import load_text_encoder
-from pea_jax.weights.cn_clip import config_from_shapes, load_cn_clip
+from pea_jax.weights.cn_clip import fields_from_shapes
+from pea_jax.weights.text_networks import load_cn_clip
 from tests import language_clips as clips
 from tests.tiny_text_models import random_bert
 
@@ -55,10 +56,8 @@ def test_real_sizes(fields: dict):
     config = transformers.BertConfig(vocab_size=21128, **fields)
     with torch.device("meta"):
         tensors = transformers.BertModel(config, add_pooling_layer=False).state_dict()
-    found = config_from_shapes({name: tensor for name, tensor in tensors.items()}, source="test")
-    assert {name: getattr(config, name) for name in vars(found) if name != "padding_idx"} == {
-        name: value for name, value in vars(found).items() if name != "padding_idx"
-    }
+    found = fields_from_shapes(tensors, source="test")
+    assert {name: getattr(config, name) for name in found} == found
 
 
 def test_one_checkpoint_is_needed(tmp_path: pathlib.Path):

@@ -10,7 +10,8 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.text.encoders import load_text_encoder
-from pea_jax.weights.dual_encoders import build
+from pea_jax.weights.dual_encoders import fields_of_text_half
+from pea_jax.weights.text_networks import build
 from tests import language_clips as clips
 from tests.prompts import prompts
 
@@ -121,7 +122,8 @@ def test_real_sizes(name: str):
         kind = kinds.get(text.model_type)
         oracle = kind(text, **options) if kind else transformers.AutoModel.from_config(text, **options)
     expected = {name.removeprefix("text_model."): tuple(value.shape) for name, value in oracle.named_parameters()}
-    network = nnx.eval_shape(build({"text_config": text.to_dict()}, positions_from_zero="japanese" in name))
+    fields = fields_of_text_half({"text_config": text.to_dict()})
+    network = nnx.eval_shape(build(fields, positions_from_zero="japanese" in name))
     assert clips.shapes(network) == expected
 
 

@@ -21,7 +21,7 @@ from pea_jax.models.t5 import T5Config
 from pea_jax.models.unet import UNetConfig
 from pea_jax.models.vae import VAEConfig
 from pea_jax.weights import load_vae, to_torch_names
-from pea_jax.weights.diffusers import read_config
+from pea_jax.weights.config_files import read_config
 from tests.torch_oracle import randomised
 
 WEIGHTS, CONFIG = "diffusion_pytorch_model.safetensors", "config.json"

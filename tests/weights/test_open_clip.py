@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from pea_jax.errors import PeaError
 from pea_jax.weights import open_clip
+from pea_jax.weights.text_networks import load_open_clip
 from tests.tiny_text_models import assert_close, random_xlm_roberta
 from tests.torch_oracle import quick_jit
 
@@ -41,7 +42,7 @@ def test_token_states_agree(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
     ids = np.array([[0, 7, 9, 11, 2, 1, 1], [0, 5, 2, 1, 1, 1, 1]])
     mask = (ids != 1).astype(np.int32)
     expected = reference(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), output_hidden_states=True)
-    last, features = quick_jit(open_clip.load_open_clip(tmp_path))(ids, mask)
+    last, features = quick_jit(load_open_clip(tmp_path))(ids, mask)
     assert_close(last, expected.last_hidden_state)
     for ours, theirs in zip(features["hidden_states"], expected.hidden_states, strict=True):
         assert_close(ours, theirs)
@@ -50,7 +51,7 @@ def test_token_states_agree(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
 def test_other_networks_are_refused(tmp_path: pathlib.Path):
     write(tmp_path, "open_clip_pytorch_model.bin", name="roberta-base")
     with pytest.raises(PeaError, match=f"{open_clip.CONFIG}: text_cfg.hf_model_name='roberta-base' is not known"):
-        open_clip.load_open_clip(tmp_path)
+        load_open_clip(tmp_path)
     (tmp_path / open_clip.CONFIG).write_text('{"model_cfg": {"text_cfg": {"width": 512}}}')
     with pytest.raises(PeaError, match="not open_clip's config of a text encoder from the Hub"):
-        open_clip.load_open_clip(tmp_path)
+        load_open_clip(tmp_path)

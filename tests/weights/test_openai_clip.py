@@ -11,9 +11,9 @@ import torch
 from flax import nnx
 
 from pea_jax.errors import PeaError
-from pea_jax.models.clip_text import CLIPText
 from pea_jax.text.encoders import load_text_encoder
-from pea_jax.weights.openai_clip import clip_config, load_ruclip, to_transformers_names
+from pea_jax.weights.openai_clip import clip_fields, to_transformers_names
+from pea_jax.weights.text_networks import build, load_ruclip
 from tests.language_clips import assert_states, shapes
 from tests.prompts import prompts
 from tests.tiny_text_models import assert_close, randomise
@@ -74,13 +74,18 @@ def ruclip(config: dict) -> RuCLIPText:
     return RuCLIPText(**{ours: config[theirs] for ours, theirs in names.items()})
 
 
-@pytest.fixture
-def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    (tmp_path / "bpe.model").write_text(json.loads(GOLDEN.read_text())["model"])
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+def save(folder: pathlib.Path) -> None:
+    """As ai-forever publishes it."""
+    (folder / "bpe.model").write_text(json.loads(GOLDEN.read_text())["model"])
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     tensors = randomise(ruclip(CONFIG)).state_dict()
     others = {"visual.conv1.weight": torch.zeros(8, 3, 4, 4), "logit_scale": torch.zeros(())}
-    torch.save({**tensors, **others}, tmp_path / "pytorch_model.bin")
+    torch.save({**tensors, **others}, folder / "pytorch_model.bin")
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    save(tmp_path)
     return tmp_path
 
 
@@ -122,7 +127,7 @@ def test_real_size():
     with torch.device("meta"):
         module = ruclip(config)
     wanted = to_transformers_names(dict(module.state_dict()))
-    network = nnx.eval_shape(lambda: CLIPText(clip_config(config), True))
+    network = nnx.eval_shape(build(clip_fields(config), with_projection=True))
     assert shapes(network) == {name: tuple(tensor.shape) for name, tensor in wanted.items()}
 
 
