@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | format | clean. Each sets up .venv by itself; a second call starts at once.
+# make demo | test | test-slow | lint | format | docs | clean. Each sets up .venv by itself; a second call starts at once.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -16,7 +16,7 @@ REGRESSION := --config.loss.noise=0 --config.loss.output=0 --config.loss.feature
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE JAX_PLATFORMS=cpu HF_HUB_OFFLINE=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -p tests.no_skips -n 2
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow lint format docs clean
 
 help:
 	@echo "make demo       train a Russian adapter for the embedded model, judge it, draw samples (runs/ru-emoji)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-slow  the full-size tests"
 	@echo "make lint       ruff, mypy, import layers"
 	@echo "make format     ruff format and the fixes that ruff makes by itself"
+	@echo "make docs       the documentation's site, in build/site"
 	@echo "make clean      remove caches and the environment; runs/ stays"
 
 demo: .venv/base.stamp
@@ -47,6 +48,9 @@ lint: .venv/dev.stamp
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format pea_jax tests tools configs benchmarks
+
+docs: .venv/dev.stamp
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
