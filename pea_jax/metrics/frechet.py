@@ -19,7 +19,8 @@ class KernelDistance(NamedTuple):
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Squared Fréchet distance of the normal distributions with the moments of `a [N, D]` and `b [M, D]`.
 
-    With Inception's features it is the FID (Heusel et al. 2017). It shrinks as N and M grow: compare equal numbers only.
+    With Inception's features it is the FID (Heusel et al. 2017). It shrinks as N and M grow: only figures of equal
+    numbers can be compared.
 
     Raises:
       PeaError: fewer than two vectors in a set, or other widths.
@@ -75,7 +76,7 @@ def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _factor(x: np.ndarray) -> np.ndarray:
     """`[min(N, D), D]`, whose square `F'F` is the covariance of `x [N, D]`."""
     centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
-    return np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(x) > x.shape[1] else centred
 
 
 def _mmd(a: np.ndarray, b: np.ndarray) -> float:

@@ -26,18 +26,27 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": lambda x: jax.nn.gelu(x, approx
 
 
 @dataclasses.dataclass(frozen=True)
-class CLIPTextConfig:
-    """The fields of `config.json` that shape the network; the defaults are those of transformers."""
+class CLIPEncoderConfig:
+    """What shapes the layers, be they of texts or of pictures; the defaults are those of transformers."""
 
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    intermediate_size: int = 2048
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
     projection_dim: int = 512
     num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    max_position_embeddings: int = 77
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPTextConfig(CLIPEncoderConfig):
+    """The fields of `config.json` that shape the network; the defaults are those of transformers."""
+
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_attention_heads: int = 8
+    vocab_size: int = 49408
+    max_position_embeddings: int = 77
     eos_token_id: int = 49407
     end_has_largest_id: bool = False
 
@@ -86,7 +95,7 @@ class CLIPTextEmbeddings(nnx.Module):
 class CLIPAttention(nnx.Module):
     """Multi-head self-attention of `[B, L, D]`."""
 
-    def __init__(self, config: CLIPTextConfig, **precision: Any):
+    def __init__(self, config: CLIPEncoderConfig, **precision: Any):
         width = config.hidden_size
         self.q_proj = layers.linear(width, width, **precision)
         self.k_proj = layers.linear(width, width, **precision)
@@ -94,7 +103,7 @@ class CLIPAttention(nnx.Module):
         self.out_proj = layers.linear(width, width, **precision)
         self.num_heads = config.num_attention_heads
 
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         heads = (*x.shape[:2], self.num_heads, -1)
         query, key, value = (project(x).reshape(heads) for project in (self.q_proj, self.k_proj, self.v_proj))
         return self.out_proj(attention(query, key, value, mask).reshape(x.shape))
@@ -103,7 +112,7 @@ class CLIPAttention(nnx.Module):
 class CLIPMLP(nnx.Module):
     """Two linear layers around `hidden_act`."""
 
-    def __init__(self, config: CLIPTextConfig, **precision: Any):
+    def __init__(self, config: CLIPEncoderConfig, **precision: Any):
         self.fc1 = layers.linear(config.hidden_size, config.intermediate_size, **precision)
         self.fc2 = layers.linear(config.intermediate_size, config.hidden_size, **precision)
         self.activation = ACTIVATIONS[config.hidden_act]
@@ -115,14 +124,14 @@ class CLIPMLP(nnx.Module):
 class CLIPEncoderLayer(nnx.Module):
     """Attention and MLP, each behind a LayerNorm and with a residual."""
 
-    def __init__(self, config: CLIPTextConfig, **precision: Any):
+    def __init__(self, config: CLIPEncoderConfig, **precision: Any):
         norm = dict(eps=config.layer_norm_eps, **precision)
         self.self_attn = CLIPAttention(config, **precision)
         self.layer_norm1 = layers.layer_norm(config.hidden_size, **norm)
         self.mlp = CLIPMLP(config, **precision)
         self.layer_norm2 = layers.layer_norm(config.hidden_size, **norm)
 
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         x = x + self.self_attn(self.layer_norm1(x), mask)
         return x + self.mlp(self.layer_norm2(x))
 
@@ -130,10 +139,10 @@ class CLIPEncoderLayer(nnx.Module):
 class CLIPEncoder(nnx.Module):
     """The stack of layers; returns all `num_hidden_layers + 1` states, its input first."""
 
-    def __init__(self, config: CLIPTextConfig, **precision: Any):
+    def __init__(self, config: CLIPEncoderConfig, **precision: Any):
         self.layers = nnx.List(CLIPEncoderLayer(config, **precision) for _ in range(config.num_hidden_layers))
 
-    def __call__(self, x: jax.Array, mask: jax.Array) -> list[jax.Array]:
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
         states = [x]
         for layer in self.layers:
             states.append(layer(states[-1], mask))

@@ -24,7 +24,7 @@ def with_moments(mean: np.ndarray, covariance: np.ndarray, count: int, seed: int
 def test_frechet_of_known_moments():
     """Of covariances that commute the distance is that of means and standard deviations."""
     means, deviations = np.array([[0.0, 1, 2], [3, 1, -1]]), np.array([[1.0, 2, 0.5], [2, 2, 3]])
-    a, b = (with_moments(m, np.diag(d**2), 50 + seed, seed) for seed, (m, d) in enumerate(zip(means, deviations)))
+    a, b = (with_moments(means[i], np.diag(deviations[i] ** 2), 50 + i, seed=i) for i in range(2))
     expected = np.square(means[0] - means[1]).sum() + np.square(deviations[0] - deviations[1]).sum()
     np.testing.assert_allclose(frechet_distance(a, b), expected, rtol=1e-9)
 

@@ -1,0 +1,35 @@
+"""Loads FID's Inception from the file that PyTorch ports share."""
+
+import pathlib
+
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+
+from pea_jax.errors import PeaError
+from pea_jax.models.inception import Inception
+from pea_jax.weights.pickled_files import open_pickled
+from pea_jax.weights.safetensors_files import open_safetensors
+from pea_jax.weights.torch_names import fill
+
+FILE = "pt_inception-2015-12-05-6726825d.pth"
+SOURCE = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
+IGNORED = ("fc.weight", "fc.bias")
+
+
+def load_inception(path: str | pathlib.Path, mesh: Mesh | None = None) -> Inception:
+    """The network in a file of PyTorch's, or the same tensors as safetensors; whole on every device of `mesh`.
+
+    Raises:
+      PeaError: the file is missing, with where it is to be had; or it is broken, or of another network.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise PeaError(f"{path}: no such file; FID's Inception is to be had with `curl -LO {SOURCE}` (91 MB)")
+    stored = open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
+    tensors = {
+        name: tensor
+        for name, tensor in stored.items()
+        if name not in IGNORED and not name.endswith("num_batches_tracked")
+    }
+    model = nnx.eval_shape(Inception)
+    return fill(model, tensors, source=str(path), mesh=mesh, partition=lambda name, shape: PartitionSpec())
