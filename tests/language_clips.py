@@ -61,8 +61,12 @@ def save_korean_clip(folder: pathlib.Path) -> Any:
 
 def save_dual_encoder(folder: pathlib.Path, text: Any) -> Any:
     """koclip/koclip-base-pt (RoBERTa) and clip-italian (BERT) as PyTorch keeps them."""
-    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(VISION, text)
-    return save_whole(folder, transformers.VisionTextDualEncoderModel(config))
+    return save_whole(folder, dual_encoder(text))
+
+
+def dual_encoder(text: Any, vision: Any = VISION, **fields: Any) -> Any:
+    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, **fields)
+    return transformers.VisionTextDualEncoderModel(config).eval()
 
 
 def save_whole(folder: pathlib.Path, model: Any) -> Any:
@@ -74,21 +78,29 @@ def save_whole(folder: pathlib.Path, model: Any) -> Any:
 
 def save_hybrid_clip(folder: pathlib.Path, text: Any) -> Any:
     """The same in Flax, as both were first published; RoBERTa then had the positions 0, 1, 2, ..."""
+    model = dual_encoder(text)
+    oracle = randomise(model.text_model)
+    save_as_flax(folder, model)
+    return oracle
+
+
+def save_as_flax(folder: pathlib.Path, model: Any) -> None:
+    """A dual encoder as `HybridCLIP` in `flax_model.msgpack`."""
     from flax import serialization, traverse_util
 
-    oracle = save_dual_encoder(folder, text)
+    model.save_pretrained(folder)
     state = load_file(folder / "model.safetensors")
     tree = traverse_util.unflatten_dict({flax_path(name, x): flax_array(name, x) for name, x in state.items()})
     (folder / "flax_model.msgpack").write_bytes(serialization.msgpack_serialize(tree))
     (folder / "model.safetensors").unlink()
     rewrite(folder, architectures=["HybridCLIP"], model_type="hybrid-clip")
-    return oracle
 
 
 def flax_path(name: str, tensor: torch.Tensor) -> tuple[str, ...]:
     *parents, leaf = name.split(".")
     if leaf == "weight":
-        leaf = "embedding" if "embedding" in parents[-1] else "kernel" if tensor.ndim > 1 else "scale"
+        is_table = tensor.ndim == 2 and "embedding" in parents[-1]
+        leaf = "embedding" if is_table else "kernel" if tensor.ndim > 1 else "scale"
     return (*parents, leaf)
 
 

@@ -59,6 +59,7 @@ TESTED_BY = {
     "sampling/sampler.py": "sampling/test_schedulers.py",
     "sampling/scheduler_config.py": "sampling/test_schedulers.py",
     "sampling/timesteps.py": "sampling/test_schedulers.py",
+    "weights/clip_vision.py": "judging/test_clip.py",
     "weights/inception.py": "models/test_inception.py",
     "weights/abstract.py": "distill/test_abstract.py",
     "weights/stored.py": "weights/test_torch_names.py",

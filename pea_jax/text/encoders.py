@@ -50,9 +50,13 @@ class TextEncoder:
             raise PeaError(f"texts must be a list of strings, not the string {texts!r}: put it into a list")
         return self.tokenizer.encode([self.prefix + text for text in texts], self.context_length)
 
+    def run(self, params: Any, input_ids: jax.Array, attention_mask: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        """The network's `last_hidden_state` `[B, L, D]` and its features; pure."""
+        return nnx.merge(self._graphdef, params)(input_ids, attention_mask if self.masked else None)
+
     def apply(self, params: Any, input_ids: jax.Array, attention_mask: jax.Array) -> jax.Array:
         """The chosen hidden state `[B, L, D]`; pure, for use inside a jitted step."""
-        last, features = nnx.merge(self._graphdef, params)(input_ids, attention_mask if self.masked else None)
+        last, features = self.run(params, input_ids, attention_mask)
         return last if self.hidden_state == -1 else features["hidden_states"][self.hidden_state]
 
     def encode(self, texts: Sequence[str]) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,1 @@
+"""Systems compared by what they draw: prompts, pictures, scores, reports."""
