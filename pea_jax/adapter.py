@@ -15,7 +15,7 @@ from jax import Array
 from safetensors.numpy import save_file
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.adapter_layouts import CONFIG, WEIGHTS, check_layout, open_published
+from pea_jax.weights.adapter_layouts import CONFIG, WEIGHTS, check_layout, find_adapter, open_published
 from pea_jax.weights.stored import StoredArray
 from pea_jax.weights.torch_names import fill, to_torch_names
 
@@ -103,10 +103,13 @@ class PEAdapter(nnx.Module):
     def from_pretrained(cls, folder: str | pathlib.Path) -> "PEAdapter":
         """The adapter of a directory that `save_pretrained` wrote; its widths are read from the tensors' shapes.
 
+        Args:
+          folder: the directory, or OWNER/NAME of an adapter on the Hugging Face Hub.
+
         Raises:
           PeaError: no such directory, or the file is broken or no adapter.
         """
-        return cls.from_published(pathlib.Path(folder) / WEIGHTS)
+        return cls.from_published(find_adapter(folder) / WEIGHTS)
 
     @classmethod
     def from_published(cls, path: str | pathlib.Path) -> "PEAdapter":

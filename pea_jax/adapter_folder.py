@@ -13,21 +13,14 @@ from pea_jax import __version__
 from pea_jax.adapter import PEAdapter
 from pea_jax.text.encoders import TextEncoder
 from pea_jax.text.joined import JoinedTextEncoder
+from pea_jax.weights.hub import REPO_ID
+from pea_jax.weights.locations import is_here
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 POOLING = "mean over all positions, padding included"
 
 CARD = """\
----
-library_name: pea_jax
-base_model: {base_model}
-language:
-- {language}
-tags:
-- text-to-image
-- pea-diffusion
----
-
+{front_matter}
 # PEA adapter: {language} for {base_model}
 
 {parameters:,} trained parameters between the frozen text encoder `{encoder}` and the frozen UNet of `{base_model}`
@@ -35,9 +28,23 @@ tags:
 
     python -m pea_jax.generate --adapter . --prompt "..." --out picture.png
 
+In PyTorch, with any pipeline of `diffusers` for this base model and its relatives:
+
+```python
+from diffusers import StableDiffusion{xl}Pipeline
+from pea_jax.pytorch import PEAdapter
+
+pipe = StableDiffusion{xl}Pipeline.from_pretrained("{base_model}")
+adapter = PEAdapter.from_pretrained(".")  # or its name on the Hugging Face Hub
+pipe(**adapter.encode(pipe, "...")).images[0].save("picture.png")
+```
+
 | | |
 |---|---|
 | language | {language} |
+| base model | `{base_model}` |
+| text encoder | `{encoder}` |
+| training data | {data} |
 | context length | {context_length} tokens, padded with `{pad_token}`, all of them pooled |
 | training steps | {step} of batch size {batch_size} |
 | loss weights | {loss} |
@@ -47,13 +54,7 @@ tags:
 
 
 PUBLISHED_CARD = """\
----
-library_name: pea_jax
-tags:
-- text-to-image
-- pea-diffusion
----
-
+{front_matter}
 # PEA adapter `{source}`
 
 {parameters:,} parameters ([PEA-Diffusion](https://arxiv.org/abs/2311.17086)), brought in from a PyTorch file.
@@ -120,6 +121,7 @@ def save_published(folder: pathlib.Path, adapter: PEAdapter, source: str, config
         # How it is drawn with, unless a flag says otherwise.
         description["training"] = {name: known[name] for name in ("picture_size", "evaluation")}
     text = PUBLISHED_CARD.format(
+        front_matter=front_matter(description),
         parameters=_size(adapter),
         source=source,
         encoder=description.get("text_encoder", {}).get("id", "not stated"),
@@ -132,6 +134,9 @@ def card(description: dict[str, Any], parameters: int) -> str:
     """The model card `README.md`, with the front matter that the Hub reads."""
     encoder, training = description["text_encoder"], description["training"]
     return CARD.format(
+        front_matter=front_matter(description),
+        xl="" if description["dimensions"]["pooled_dim"] is None else "XL",
+        data=", ".join(f"`{pathlib.Path(name).name}`" for name in training["data"]["train"].split()),
         base_model=description["base_model"],
         language=description["language"],
         parameters=parameters,
@@ -142,6 +147,16 @@ def card(description: dict[str, Any], parameters: int) -> str:
         batch_size=training["batch_size"],
         loss=", ".join(f"{name} {weight}" for name, weight in training["loss"].items() if name != "hybrid"),
     )
+
+
+def front_matter(description: dict[str, Any]) -> str:
+    """What the Hub reads of a card; a base model only if it can be found there."""
+    base_model, language = description.get("base_model"), description.get("language")
+    lines = ["---", "library_name: pea_jax", "pipeline_tag: text-to-image"]
+    if base_model and REPO_ID.fullmatch(base_model) and not is_here(base_model):
+        lines.append(f"base_model: {base_model}")
+    lines += ["language:", f"- {language}"] if language else []
+    return "\n".join([*lines, "tags:", "- text-to-image", "- pea-diffusion", "---", ""])
 
 
 def _versions() -> dict[str, str]:

@@ -3,6 +3,11 @@
     python -m pea_jax.export --workdir runs/ru-emoji --out adapter [--step 200]
     python -m pea_jax.export --from_torch pytorch_model.bin --config configs/zh.py:mul_clip --out adapter
 
+Sent to the Hugging Face Hub with its card and the last sheet of samples, after `hf auth login`; --dry_run says what
+would go and sends nothing:
+
+    python -m pea_jax.export --workdir runs/ru --out adapter --push_to_hub USER/NAME [--private] [--dry_run]
+
 A published file says neither its text encoder nor its base model; the configuration does. Without --config the
 directory holds the adapter alone, for `PEAdapter.from_pretrained`.
 """
@@ -13,7 +18,7 @@ from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
-from pea_jax import adapter_folder, command
+from pea_jax import adapter_folder, command, publishing
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, check_replaceable
 from pea_jax.checkpoint import Checkpoints, choose_step
@@ -27,6 +32,10 @@ OUT = flags.DEFINE_string("out", None, "Adapter directory to write")
 FROM_TORCH = flags.DEFINE_string("from_torch", None, "A published adapter, pickled or safetensors, in any layout")
 CONFIG = config_flags.DEFINE_config_file("config", None, "What a published adapter was trained with")
 STEP = flags.DEFINE_integer("step", None, "Which checkpoint; by default the latest")
+PUSH = flags.DEFINE_string("push_to_hub", None, "USER/NAME on the Hugging Face Hub where the adapter is sent as well")
+PRIVATE = flags.DEFINE_bool("private", False, "Nobody else sees it there, if it is new")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what --push_to_hub would send, and send nothing")
+SAMPLES = flags.DEFINE_string("samples", None, "PNG file for the card; by default the last that the training drew")
 
 
 def main() -> None:
@@ -35,10 +44,23 @@ def main() -> None:
     out = pathlib.Path(OUT.value)
     check_replaceable(out)
     command.check_folder("--out", out)
+    if PUSH.value is not None:
+        publishing.check(PUSH.value, dry_run=DRY_RUN.value)
     if FROM_TORCH.value is not None:
         bring_in(pathlib.Path(FROM_TORCH.value), CONFIG.value, out)
     elif WORKDIR.value is not None:
         export(pathlib.Path(WORKDIR.value), out)
+    if PUSH.value is not None:
+        _push(out, PUSH.value)
+
+
+def _push(out: pathlib.Path, repo_id: str) -> None:
+    samples = pathlib.Path(SAMPLES.value) if SAMPLES.value else None
+    if samples is None and WORKDIR.value is not None:
+        samples = publishing.latest_samples(pathlib.Path(WORKDIR.value))
+    if samples is not None:
+        publishing.add_samples(out, samples, "the same prompts and noise, before and after training")
+    publishing.publish(out, repo_id, private=PRIVATE.value, dry_run=DRY_RUN.value)
 
 
 def bring_in(path: pathlib.Path, config: ConfigDict | None, out: pathlib.Path) -> None:

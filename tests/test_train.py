@@ -39,7 +39,7 @@ def test_a_run_leaves_what_it_promises(finished):
     description = json.loads((finished / "adapter" / "config.json").read_text())
     assert description["system"] == "pea" and description["step"] == 12
     assert description["text_encoder"]["context_length"] == 16
-    assert "base_model:" in (finished / "adapter" / "README.md").read_text()
+    assert "pipeline_tag: text-to-image" in (finished / "adapter" / "README.md").read_text()
 
 
 def test_running_again_says_that_it_is_done(world, finished):

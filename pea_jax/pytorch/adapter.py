@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from pea_jax.errors import PeaError
 from pea_jax.pytorch.text_encoder import TextEncoder, load_text_encoders
-from pea_jax.weights.adapter_layouts import WEIGHTS, check_layout, open_published, read_config
-from pea_jax.weights.locations import locate
+from pea_jax.weights.adapter_layouts import WEIGHTS, check_layout, find_adapter, open_published, read_config
 from pea_jax.weights.stored import whole
 
 
@@ -50,7 +49,7 @@ class PEAdapter(nn.Module):
         Raises:
           PeaError: something is missing or broken, or transformers has no network for the text encoder's files.
         """
-        folder = locate(name)
+        folder = find_adapter(name)
         rule = read_config(folder).get("text_encoder") or {}
         if not isinstance(rule.get("id"), str):
             raise PeaError(f"{folder / 'config.json'}: does not name its text_encoder")
@@ -124,14 +123,25 @@ class PEAdapter(nn.Module):
         times = len(prompts) // len(negatives)
         return found | {f"negative_{key}": value.repeat_interleave(times, dim=0) for key, value in negative.items()}
 
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+        """`prompt_embeds` `[N, L, E]` and, for Stable Diffusion XL, `pooled_prompt_embeds` `[N, P]`, for no pipeline.
+
+        Args:
+          texts: in the adapter's language.
+          device: where adapter and text encoder go, and stay.
+          dtype: of the text encoder and of the result.
+        """
+        self.to(device)
+        prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))
+        found = dict(prompt_embeds=prompt_embeds) | ({} if pooled is None else dict(pooled_prompt_embeds=pooled))
+        return {key: value.to(dtype) for key, value in found.items()}
+
     def _embed(self, pipe: Any, texts: list[str], copies: int) -> dict[str, Tensor]:
         # Where pipelines keep their modules on the CPU until their turn comes, that is what `device` names.
         device = getattr(pipe, "_execution_device", pipe.device)
-        self.to(device)
-        dtype = pipe.unet.dtype  # that of the pipeline may be of a text encoder
-        prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))
-        found = dict(prompt_embeds=prompt_embeds) | ({} if pooled is None else dict(pooled_prompt_embeds=pooled))
-        return {key: value.to(dtype).repeat_interleave(copies, dim=0) for key, value in found.items()}
+        found = self.embed(texts, device, pipe.unet.dtype)  # that of the pipeline may be of a text encoder
+        return {key: value.repeat_interleave(copies, dim=0) for key, value in found.items()}
 
     def _check(self, pipe: Any) -> None:
         config = pipe.unet.config

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.hub import REPO_ID
+from pea_jax.weights.locations import locate
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import StoredArray
@@ -56,13 +58,23 @@ def check_layout(tensors: Mapping[str, StoredArray], *, source: str) -> list[int
     return places
 
 
+def find_adapter(name: str | pathlib.Path) -> pathlib.Path:
+    """An adapter directory: the path itself, or OWNER/NAME of an adapter on the Hugging Face Hub, downloaded.
+
+    Raises:
+      PeaError: as for `locate`, where there is no such folder and it might be a name.
+    """
+    path = pathlib.Path(name)
+    return locate(name) if not path.exists() and REPO_ID.fullmatch(str(name)) else path
+
+
 def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
     """`config.json` of an adapter directory.
 
     Raises:
       PeaError: it is missing, no JSON object, or one of its `FIELDS` is of the wrong type.
     """
-    path = pathlib.Path(folder) / CONFIG
+    path = find_adapter(folder) / CONFIG
     try:
         config = json.loads(path.read_text())
     except OSError:

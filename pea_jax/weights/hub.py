@@ -21,6 +21,7 @@ WEIGHTS = (
     r"open_clip_pytorch_model\.bin",
     r"[^/]+\.pt",
     r"flax_model\.msgpack",
+    r"adapter\.safetensors",
 )
 
 

@@ -57,12 +57,21 @@ def locate(name: str | pathlib.Path, subfolder: str = "", *, with_weights: bool 
       PeaError: it is in none of the three places.
     """
     text = str(name)
-    for path in (pathlib.Path(name).expanduser(), PROJECT / name):
-        if text and path.exists():
-            return path
+    if (path := _here(name)) is not None:
+        return path
     if hub.REPO_ID.fullmatch(text):
         return hub.snapshot(text, subfolder, with_weights=with_weights and not values_left_out())
     raise PeaError(
         f"{text!r}: no such model folder; give the path of a folder in diffusers or transformers layout, "
         "or OWNER/NAME of a model on the Hugging Face Hub"
     )
+
+
+def is_here(name: str | pathlib.Path) -> bool:
+    """Whether it is a path on this machine, so that its name says nothing elsewhere."""
+    return _here(name) is not None
+
+
+def _here(name: str | pathlib.Path) -> pathlib.Path | None:
+    places = (pathlib.Path(name).expanduser(), PROJECT / name)
+    return next((path for path in places if str(name) and path.exists()), None)

@@ -174,5 +174,5 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, emoji, pipe):
     (tmp_path / "adapter/config.json").write_text(json.dumps(config))
     with pytest.raises(PeaError, match=f"{E5}: architecture GPT2Model is not known"):
         pytorch.PEAdapter.from_pretrained(tmp_path / "adapter")
-    with pytest.raises(PeaError, match="no such model folder"):
+    with pytest.raises(PeaError, match="nothing.config.json: no such file; an adapter is a directory"):
         pytorch.PEAdapter.from_pretrained(tmp_path / "nothing")

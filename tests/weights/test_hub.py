@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.adapter_layouts import find_adapter
 from pea_jax.weights.hub import needed_files
 from pea_jax.weights.locations import locate
 
@@ -59,6 +60,7 @@ def test_of_a_pipeline_one_format_and_precision():
         ("open_clip_pytorch_model.bin open_clip_config.json pytorch_model.bin", "pytorch_model.bin"),
         ("open_clip_pytorch_model.bin open_clip_model.safetensors", "open_clip_model.safetensors"),
         ("flax_model.msgpack", "flax_model.msgpack"),
+        ("adapter.safetensors README.md samples.png", "adapter.safetensors"),
         ("model.onnx tf_model.h5 rust_model.ot training_args.bin", ""),
     ],
 )
@@ -101,6 +103,13 @@ def test_offline_the_cache_is_used(cache):
 def test_a_model_without_pipeline(cache):
     root = store(cache, "config.json", "model.safetensors")
     assert locate("someone/model") == root
+
+
+def test_an_adapter(cache, tmp_path):
+    root = store(cache, "config.json", "adapter.safetensors")
+    assert find_adapter("someone/model") == root
+    assert find_adapter(tmp_path) == tmp_path
+    assert find_adapter("runs/a/b") == pathlib.Path("runs/a/b")  # not there, and no name of the Hub
 
 
 def refusal(*arguments: str) -> str:
