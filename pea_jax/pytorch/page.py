@@ -1,0 +1,130 @@
+"""A page to try prompts in an adapter's language beside the English model, from the same noise.
+
+python -m pea_jax.pytorch.page --adapter runs/ru-emoji/adapter
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from pea_jax.errors import PeaError
+from pea_jax.pytorch.adapter import PEAdapter
+from pea_jax.weights.adapter_layouts import read_config
+from pea_jax.weights.locations import locate
+
+
+@dataclasses.dataclass
+class Drawing:
+    """A pipeline with its English encoders, an adapter, and the size of the pictures."""
+
+    pipe: Any
+    adapter: PEAdapter
+    width: int
+    height: int
+
+    def draw(
+        self, prompt: str, english: str, negative_prompt: str, steps: float, guidance_scale: float, seed: float
+    ) -> tuple[Image | None, Image | None]:
+        """The picture of `prompt` through the adapter and that of `english` without; None where there is no prompt."""
+        settings = dict(num_inference_steps=int(steps), guidance_scale=guidance_scale, seed=int(seed))
+        native = plain = None
+        if prompt.strip():
+            guided = guidance_scale > 1
+            conditioning = self.adapter.encode(self.pipe, prompt, negative_prompt, guidance=guided)
+            native = self._run(settings, **conditioning)
+        if english.strip():
+            plain = self._run(settings, prompt=english)
+        return native, plain
+
+    def _run(self, settings: dict[str, Any], **text: Any) -> Image:
+        others = {name: value for name, value in settings.items() if name != "seed"}
+        noise = torch.Generator().manual_seed(settings["seed"])
+        return self.pipe(**text, **others, width=self.width, height=self.height, generator=noise).images[0]
+
+
+def load(adapter: str, base_model: str | None) -> tuple[Drawing, dict[str, Any]]:
+    """The drawing that an adapter directory describes, and its config.json.
+
+    Args:
+      adapter: a directory, or OWNER/NAME on the Hugging Face Hub.
+      base_model: another one than it was trained for.
+
+    Raises:
+      PeaError: the adapter or the base model is missing, broken or not named.
+    """
+    from diffusers import DiffusionPipeline
+
+    config = read_config(adapter)
+    if not (name := base_model or config.get("base_model")):
+        raise PeaError(f"{adapter}: its config.json names no base_model; give --base_model")
+    folder = locate(name)
+    if folder.is_file():
+        raise PeaError(f"{name}: a file; the page takes a diffusers folder or OWNER/NAME on the Hub")
+    device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
+    width, height = config.get("training", {}).get("picture_size", (1024, 1024))
+    return Drawing(pipe, PEAdapter.from_pretrained(adapter), width, height), config
+
+
+def build(drawing: Drawing, language: str, evaluation: dict[str, Any]) -> Any:
+    """The page, a `gradio.Blocks`.
+
+    Args:
+      language: named beside the prompt.
+      evaluation: has the first values of `steps` and `guidance_scale`.
+
+    Raises:
+      PeaError: gradio is not installed.
+    """
+    gradio = _gradio()
+    with gradio.Blocks(title="pea_jax", analytics_enabled=False) as page:
+        with gradio.Row():
+            prompt = gradio.Textbox(label=f"Prompt ({language})")
+            english = gradio.Textbox(label="Prompt (en), for the model without the adapter")
+        negative = gradio.Textbox(label=f"Negative prompt ({language})")
+        with gradio.Row():
+            steps = gradio.Slider(1, 100, evaluation.get("steps", 30), step=1, label="Steps")
+            scale = gradio.Slider(0, 15, evaluation.get("guidance_scale", 5.0), label="Guidance scale")
+            seed = gradio.Number(0, precision=0, label="Seed")
+        button = gradio.Button("Draw", variant="primary")
+        with gradio.Row():
+            native, plain = gradio.Image(label=language), gradio.Image(label="en")
+        inputs = [prompt, english, negative, steps, scale, seed]
+        for event in (button.click, prompt.submit, english.submit):
+            event(drawing.draw, inputs, [native, plain])
+    return page
+
+
+def _gradio() -> Any:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # it would report the start of the page to its makers
+    try:
+        import gradio
+    except ImportError as error:
+        raise PeaError("the page takes a package: run `pip install 'pea_jax[gradio]'`") from error
+    return gradio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", required=True, help="adapter directory, or OWNER/NAME on the Hugging Face Hub")
+    parser.add_argument("--base_model", help="another base model of the same shape: folder, or OWNER/NAME on the Hub")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
+    parser.add_argument("--port", type=int, default=7860)
+    args = parser.parse_args()
+    try:
+        _gradio()
+        drawing, config = load(args.adapter, args.base_model)
+        page = build(drawing, config.get("language", "?"), config.get("training", {}).get("evaluation", {}))
+    except PeaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    page.launch(server_name=args.host, server_port=args.port, share=False)
+
+
+if __name__ == "__main__":
+    main()

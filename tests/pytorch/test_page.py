@@ -1,0 +1,81 @@
+"""The page, built offline from tiny models, draws what the pipeline draws."""
+
+import json
+import pathlib
+import socket
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from pea_jax.errors import PeaError
+from pea_jax.pytorch import page
+from tests import language_clips as clips
+from tests import tiny_sdxl
+from tests.pytorch.test_adapter import save as save_adapter
+from tests.tiny_text_models import random_bert
+
+STEPS, SCALE, SEED = 2, 3.0, 5
+
+
+@pytest.fixture
+def adapter(tmp_path: pathlib.Path) -> pathlib.Path:
+    """An adapter directory that names a whole pipeline as its base model."""
+    base = tmp_path / "base"
+    tiny_sdxl.save(base)
+    kinds: dict[str, Any] = dict(
+        unet=UNet2DConditionModel, vae=AutoencoderKL, scheduler=DPMSolverMultistepScheduler,
+        text_encoder=CLIPTextModel, text_encoder_2=CLIPTextModelWithProjection,
+        tokenizer=CLIPTokenizer, tokenizer_2=CLIPTokenizer,
+    )  # fmt: skip
+    parts = {name: kind.from_pretrained(base / name) for name, kind in kinds.items()}
+    StableDiffusionXLPipeline(**parts).save_pretrained(base)
+    size = clips.save_cased_tokenizer(tmp_path / "text")
+    random_bert(**clips.SMALL, vocab_size=size).save_pretrained(tmp_path / "text")
+    dims = dict(hidden_dim=8, pooled_dim=20, output_dim=40)
+    save_adapter(tmp_path / "adapter", str(tmp_path / "text"), dims, context_length=12)
+    path = tmp_path / "adapter" / "config.json"
+    evaluation = dict(steps=STEPS, guidance_scale=SCALE)
+    about = dict(base_model=str(base), language="ru", training=dict(picture_size=[24, 16], evaluation=evaluation))
+    path.write_text(json.dumps(json.loads(path.read_text()) | about))
+    return tmp_path / "adapter"
+
+
+def test_page(adapter: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the network was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    drawing, config = page.load(str(adapter), None)
+    drawing.pipe.set_progress_bar_config(disable=True)
+    blocks = page.build(drawing, config["language"], config["training"]["evaluation"])
+    assert not blocks.analytics_enabled
+    labels = {component.label: component for component in blocks.blocks.values() if getattr(component, "label", None)}
+    assert {"Prompt (ru)", "Negative prompt (ru)", "Steps", "Guidance scale", "Seed", "ru", "en"} <= labels.keys()
+    assert (labels["Steps"].value, labels["Guidance scale"].value) == (STEPS, SCALE)
+    functions = [function.fn for function in blocks.fns.values()]
+    native, english = functions[0]("кот", "cat", "дождь", STEPS, SCALE, SEED)
+    settings = dict(num_inference_steps=STEPS, guidance_scale=SCALE, width=24, height=16)
+    conditioning = drawing.adapter.encode(drawing.pipe, "кот", "дождь")
+    for picture, text in ((native, conditioning), (english, dict(prompt="cat"))):
+        expected = drawing.pipe(**text, **settings, generator=torch.Generator().manual_seed(SEED)).images[0]
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
+    assert np.asarray(native).shape == (16, 24, 3) and np.any(np.asarray(native) != np.asarray(english))
+    assert functions[0]("", "", "", 1, 1.0, 0) == (None, None)
+
+
+def test_what_is_missing_is_said(adapter: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(sys, "argv", ["page", "--adapter", str(adapter)])
+    with pytest.raises(SystemExit, match="1"):
+        page.main()
+    assert capsys.readouterr().err == "error: the page takes a package: run `pip install 'pea_jax[gradio]'`\n"
+    config = json.loads((adapter / "config.json").read_text())
+    del config["base_model"]
+    (adapter / "config.json").write_text(json.dumps(config))
+    with pytest.raises(PeaError, match="names no base_model; give --base_model"):
+        page.load(str(adapter), None)
