@@ -27,9 +27,7 @@ def check(repo_id: str, *, dry_run: bool) -> None:
       PeaError: `repo_id` is no such name, huggingface_hub is not installed, or there is no token.
     """
     if not REPO_ID.fullmatch(repo_id):
-        raise PeaError(
-            f"--push_to_hub {repo_id}: must be USER/NAME, as on the Hugging Face Hub"
-        )
+        raise PeaError(f"--push_to_hub {repo_id}: must be USER/NAME, as on the Hugging Face Hub")
     if not dry_run and not _huggingface_hub().get_token():
         raise PeaError("--push_to_hub: no token of the Hugging Face Hub; run `hf auth login`, or set HF_TOKEN")
 
