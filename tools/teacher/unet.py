@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from tools.teacher import corpus, text, training
 
 STEPS, BATCH, LR, SEED, EMA = 9_000, 64, 8e-4, 0, 0.999
+WIDTHS = (64, 128, 224)
 SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
 NAME_SHARE = 0.5  # of the prompts are the bare name
 NO_TEXT, NO_TOKENS, NO_POOLED = 0.1, 0.1, 0.1
@@ -27,17 +28,18 @@ STATE_NOISE = 0.5  # the most, relative to the standard deviation of the states
 MAX_WEIGHT = 30.0  # of the loss at one timestep; reached at timestep 815
 
 
-def build() -> UNet2DConditionModel:
+def build(widths: tuple[int, ...] = WIDTHS) -> UNet2DConditionModel:
+    """With attention heads of 32 channels each."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=16,
         out_channels=16,
-        block_out_channels=(64, 128, 224),
+        block_out_channels=widths,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=1,
-        attention_head_dim=(2, 4, 7),
+        attention_head_dim=tuple(width // 32 for width in widths),
         cross_attention_dim=256,
         addition_embed_type="text_time",
         addition_time_embed_dim=32,
@@ -101,27 +103,23 @@ def draw_timesteps(n: int) -> torch.Tensor:
     return (1000 * (1 - torch.rand(n).square())).long().clamp(max=999)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+def train(workdir: pathlib.Path, widths: tuple[int, ...], steps: int, device: str) -> UNet2DConditionModel:
+    """Train, or go on training, on the autoencoder and text encoders of `workdir`; the average of the UNets."""
     torch.manual_seed(SEED)
     emojis = corpus.load(flags=False)
-    pictures, _ = latents(AutoencoderKL.from_pretrained(args.workdir / "vae" / "model"), emojis)
-    conditions = Conditions(args.workdir / "text", emojis)
-    unet = build().to(args.device)
+    pictures, _ = latents(AutoencoderKL.from_pretrained(workdir / "vae" / "model"), emojis)
+    conditions = Conditions(workdir / "text", emojis)
+    unet = build(widths).to(device)
     average = copy.deepcopy(unet).requires_grad_(False)
     scheduler = DDPMScheduler(**SCHEDULE, clip_sample=False)
-    weights = (1 / scheduler.alphas_cumprod).clamp(max=MAX_WEIGHT).to(args.device)
-    time_ids = torch.tensor([64, 64, 0, 0, 64, 64], dtype=torch.float32, device=args.device).expand(BATCH, 6)
-    run = training.Run(args.workdir / "unet", dict(unet=unet, average=average), lr=LR, steps=args.steps, seed=SEED)
+    weights = (1 / scheduler.alphas_cumprod).clamp(max=MAX_WEIGHT).to(device)
+    time_ids = torch.tensor([64, 64, 0, 0, 64, 64], dtype=torch.float32, device=device).expand(BATCH, 6)
+    run = training.Run(workdir / "unet", dict(unet=unet, average=average), lr=LR, steps=steps, seed=SEED)
     for step in run.steps():
         rows = torch.randint(len(pictures), (BATCH,))
         noise, timesteps = torch.randn(BATCH, *pictures.shape[1:]), draw_timesteps(BATCH)
         sample = scheduler.add_noise(pictures[rows], noise, timesteps)
-        arrays = [x.to(args.device) for x in (sample, timesteps, noise, *conditions.draw(rows))]
+        arrays = [x.to(device) for x in (sample, timesteps, noise, *conditions.draw(rows))]
         sample, timesteps, noise, tokens, pooled = arrays
         added = dict(text_embeds=pooled, time_ids=time_ids)
         prediction = unet(sample, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
@@ -130,7 +128,16 @@ def main() -> None:
         torch._foreach_lerp_(
             list(average.parameters()), list(unet.parameters()), 1 - min(EMA, (step + 1) / (step + 10))
         )
-    average.save_pretrained(args.workdir / "unet" / "model")
+    return average
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    train(args.workdir, WIDTHS, args.steps, args.device).save_pretrained(args.workdir / "unet" / "model")
 
 
 if __name__ == "__main__":
