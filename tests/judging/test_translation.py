@@ -1,0 +1,58 @@
+"""Translation by a Marian model, against transformers called by hand."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+import torch
+import transformers
+
+from pea_jax.errors import PeaError
+from pea_jax.judging import translation
+from pea_jax.judging.prompts import Prompt
+from pea_jax.judging.translation import translate
+from tests.tiny_text_models import VOCABULARY, clip_tokenizer, randomise
+
+PROMPTS = [Prompt("a red cat", None, "", "1"), Prompt("apple", None, "", "2")]
+
+
+def save_marian(folder: pathlib.Path) -> None:
+    end = VOCABULARY - 1
+    config = transformers.MarianConfig(
+        vocab_size=VOCABULARY, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=32,
+        pad_token_id=0, eos_token_id=end, bos_token_id=end - 1, decoder_start_token_id=0, forced_eos_token_id=None,
+    )  # fmt: skip
+    randomise(transformers.MarianMTModel(config)).save_pretrained(folder)
+    clip_tokenizer(pad_token="!").save_pretrained(folder)
+
+
+def test_marian_translates_and_is_asked_once(tmp_path: pathlib.Path, monkeypatch):
+    monkeypatch.setattr(translation, "LONGEST", 12)  # tokens; random numbers never end
+    save_marian(tmp_path / "model")
+    kept = tmp_path / "out" / "translations.jsonl"
+    texts = translate(str(tmp_path / "model"), PROMPTS[:1], "ru", kept)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    model = transformers.MarianMTModel.from_pretrained(tmp_path / "model")
+    tokens = tokenizer(["a red cat"], return_tensors="pt")
+    with torch.no_grad():
+        ids = model.generate(**tokens, num_beams=4, do_sample=False, max_new_tokens=12)
+    assert texts == [tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()] and texts[0]
+    more = translate(str(tmp_path / "model"), PROMPTS, "ru", kept)
+    assert more[0] == texts[0]
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [(row["id"], row["english"]) for row in rows] == [("1", more[0]), ("2", more[1])]
+    shutil.rmtree(tmp_path / "model")
+    assert translate(str(tmp_path / "model"), PROMPTS, "ru", kept) == more
+
+
+def test_what_is_wrong_is_named(tmp_path: pathlib.Path):
+    with pytest.raises(PeaError, match="no such model folder"):
+        translate(str(tmp_path / "nothing"), PROMPTS, "ru", tmp_path / "a.jsonl")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(PeaError, match="not a translation model that transformers can load"):
+        translate(str(tmp_path), PROMPTS, "ru", tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_text("{")
+    with pytest.raises(PeaError, match="a.jsonl: not what was written there"):
+        translate(str(tmp_path), PROMPTS, "ru", tmp_path / "a.jsonl")
