@@ -14,7 +14,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 
-from pea_jax import processes
+from pea_jax import companions, processes
 from pea_jax.data.kept_files import default_folder
 from pea_jax.errors import PeaError, Stalled
 from pea_jax.preemption import Interrupted
@@ -41,6 +41,7 @@ def run(main: Callable[[], None]) -> None:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
         console.quiet = not processes.is_first()
         main()
+        processes.leave()
     except PeaError as error:
         _end_with(error)
     except jax.errors.JaxRuntimeError as error:
@@ -54,6 +55,7 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error.filename or 'the screen or a file'}: {error.strerror}; make room there", file=sys.stderr)
         sys.exit(1)
     except Interrupted as stop:
+        processes.leave()
         print(stop)
         sys.exit(stop.code)
     except KeyboardInterrupt:
@@ -62,10 +64,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _end_with(error: PeaError) -> NoReturn:
-    print("error:", *str(error).splitlines(), file=sys.stderr)
     if isinstance(error, Stalled) or processes.several():
-        sys.stdout.flush()
-        os._exit(1)  # `sys.exit` waits for all threads, and for the other processes
+        companions.end(str(error))  # `sys.exit` waits for all threads, and for the other processes
+    print("error:", *str(error).splitlines(), file=sys.stderr)
     sys.exit(1)
 
 

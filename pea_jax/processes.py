@@ -3,21 +3,22 @@
 import contextlib
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed  # the barrier that occupies no device; `jax.distributed` does not export it
 from jax.experimental import multihost_utils
 
+from pea_jax.companions import Companions, accept, connect, listen, own_address
 from pea_jax.errors import PeaError
 
 _WEEK = 7 * 24 * 3600 * 1000  # milliseconds: what is waited for may be a look at a whole training set
+_LONGEST_NAME = 256
 _numbers = itertools.count()
+_companions: Companions | None = None
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None, *, detect: bool) -> None:
-    """Make this process one of several, before JAX is used for anything.
+    """Make this process one of several, before JAX is used for anything; from then on it ends when another is lost.
 
     Args:
       coordinator: HOST:PORT of process 0; with it `num_processes` and `process_id` are needed.
@@ -43,6 +44,34 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             f"--distributed: the processes of this run do not find one another ({reason}); check how they are started, "
             "see launch/"
         ) from error
+    if several():
+        _watch(coordinator.rpartition(":")[0] if coordinator else own_address())
+
+
+def _watch(host: str) -> None:
+    """Process 0, which the others reach under the name `host`, and they hold connections from now on."""
+    global _companions
+    number = jax.process_index()
+    if number == 0:
+        server, port = listen()
+        _tell(f"{host} {port}")
+        connections = accept(server, jax.process_count())
+    else:
+        host, told = _tell("").split()
+        connections = connect(host, int(told), number)
+    _companions = Companions(connections)
+
+
+def _tell(text: str) -> str:
+    """What process 0 tells all."""
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.encode().ljust(_LONGEST_NAME), np.uint8))
+    return np.asarray(told, np.uint8).tobytes().decode().strip()
+
+
+def leave() -> None:
+    """Say to the others that this process ends in order."""
+    if _companions:
+        _companions.leave()
 
 
 def several() -> bool:
@@ -62,8 +91,9 @@ def agree(number: int) -> int:
 def wait_for_all(what: str) -> None:
     """Until every process is here, in the same order of calls."""
     if several():
-        client: Any = distributed.global_state.client
-        client.wait_at_barrier(f"pea_jax {next(_numbers)} {what}", _WEEK)
+        from orbax.checkpoint import multihost  # whose barrier, unlike those of JAX, occupies no device
+
+        multihost.get_barrier_sync_fn()(key=f"pea_jax {next(_numbers)} {what}", timeout_ms=_WEEK)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import sys
 import time
 
 import grain
-import jax
 import numpy as np
 
 from pea_jax import command
@@ -42,5 +41,5 @@ if __name__ == "__main__":
     folder, index, count, port = sys.argv[1:]
     del sys.argv[1:]
     if int(count) > 1:
-        jax.distributed.initialize(f"localhost:{port}", int(count), int(index), initialization_timeout=60)
+        sys.argv += [f"--coordinator=localhost:{port}", f"--num_processes={count}", f"--process_id={index}"]
     command.run(lambda: main(pathlib.Path(folder), int(index), int(count)))

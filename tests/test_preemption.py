@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: in a loop that does nothing but save, in one process and in two."""
 
+import os
 import pathlib
 import signal
 import socket
@@ -15,13 +16,10 @@ from tests import commands
 
 def start(folder: pathlib.Path, index: int = 0, count: int = 1, port: int = 0) -> subprocess.Popen:
     arguments = [sys.executable, "-m", "tests.preemption_loop", str(folder), str(index), str(count), str(port)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        arguments, cwd=commands.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
+        arguments, cwd=commands.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
-
-
-def _environment() -> dict[str, str]:
-    return commands.environment(pathlib.Path("unused")) | {"JAX_PLATFORMS": "cpu"}
 
 
 def wait_for(path: pathlib.Path, *processes: subprocess.Popen) -> None:
@@ -64,15 +62,21 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     assert not saved_steps(tmp_path / "checkpoints")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_two_processes_save_the_same_step(tmp_path, number):
-    """Only one is told, and one is twice as slow."""
+def start_two(folder: pathlib.Path) -> list[subprocess.Popen]:
+    """Both are in their loops."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    processes = [start(tmp_path, index, 2, port) for index in range(2)]
+    processes = [start(folder, index, 2, port) for index in range(2)]
     for index in range(2):
-        wait_for(tmp_path / f"stepping_{index}", *processes)
+        wait_for(folder / f"stepping_{index}", *processes)
+    return processes
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_processes_save_the_same_step(tmp_path, number):
+    """Only one is told, and one is twice as slow."""
+    processes = start_two(tmp_path)
     processes[1].send_signal(number)
     wait_for(tmp_path / "saving_1", *processes)
     processes[1].send_signal(signal.SIGTERM)
@@ -80,3 +84,14 @@ def test_two_processes_save_the_same_step(tmp_path, number):
     steps = {out.partition("step ")[2] for out, _ in said}
     assert len(steps) == 1 and "is saved" in steps.pop(), said
     assert [process.returncode for process in processes] == [0, 130 if number == signal.SIGINT else 0]
+
+
+def test_a_lost_process_ends_the_other(tmp_path):
+    """Though that one is in no operation of both."""
+    first, second = start_two(tmp_path)
+    second.kill()
+    _, errors = first.communicate(timeout=30)
+    assert first.returncode == 1
+    own = [line for line in errors.splitlines() if not line.startswith("[Gloo]")]
+    assert own == ["error: process 1 of this run was lost, or failed: see what it said; start all again to go on"]
+    second.communicate()
