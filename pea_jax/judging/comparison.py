@@ -1,0 +1,89 @@
+"""Scores of systems side by side: means over prompts, and each system's difference to the first, with intervals."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pea_jax.judging.clip import CLIP
+from pea_jax.judging.picture_files import opened
+from pea_jax.metrics.intervals import Estimate, mean
+
+ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How well a picture goes with its text: the cosine of their vectors, times `scale`, or `floor` if that is more.
+
+    `texts` has one text a prompt, or None where there is none to compare with.
+    """
+
+    name: str
+    clip: CLIP
+    texts: Sequence[str | None]
+    scale: float
+    floor: float = -np.inf
+
+    def scores(self, paths: Sequence[Sequence[pathlib.Path]]) -> np.ndarray:
+        """`[P, S]` of the pictures of each prompt and seed; NaN where there is no text or no picture."""
+        scores = np.full((len(paths), len(paths[0])), np.nan)
+        there = [(i, text) for i, text in enumerate(self.texts) if text and all(path.exists() for path in paths[i])]
+        if not there:
+            return scores
+        numbers, texts = map(list, zip(*there, strict=True))
+        vectors = self.clip.text_embeds(texts).astype(np.float64)
+        images = self.clip.image_embeds(opened([path for i in numbers for path in paths[i]])).astype(np.float64)
+        cosines = np.einsum("pd,psd->ps", vectors, images.reshape(len(numbers), -1, images.shape[-1]))
+        scores[numbers] = np.maximum(self.scale * cosines, self.floor)
+        return scores
+
+
+def clip_score(name: str, clip: CLIP, texts: Sequence[str | None]) -> Metric:
+    """CLIPScore (Hessel et al. 2021) as torchmetrics scales it: 100 times the cosine, at least 0."""
+    return Metric(name, clip, texts, scale=100.0, floor=0.0)
+
+
+def pick_score(clip: CLIP, texts: Sequence[str | None]) -> Metric:
+    """PickScore (Kirstain et al. 2023): the cosine times the scale that the model was trained with."""
+    return Metric("PickScore", clip, texts, scale=clip.logit_scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One system on the prompts of one category; `difference` to the first system is on the prompts both have drawn."""
+
+    metric: str
+    category: str
+    system: str
+    score: Estimate
+    difference: Estimate | None
+
+
+def compare(metric: str, scores: Mapping[str, np.ndarray], categories: Sequence[str], seed: int = 0) -> list[Result]:
+    """The results of all systems, first on all prompts, then category by category.
+
+    Args:
+      metric: its name.
+      scores: of each system `[P, S]`; a prompt counts once, with the mean over its seeds.
+      categories: of the P prompts.
+      seed: of the bootstrap.
+    """
+    means = {system: values.mean(axis=1) for system, values in scores.items()}
+    names = list(dict.fromkeys(categories))
+    results = []
+    for category in [ALL, *(names if len(names) > 1 else [])]:
+        chosen = np.array([category in (ALL, own) for own in categories])
+        first = next(iter(means.values()))[chosen]
+        for number, (system, values) in enumerate(means.items()):
+            difference = _estimate(values[chosen] - first, seed) if number else None
+            if (score := _estimate(values[chosen], seed)) is not None:
+                results.append(Result(metric, category, system, score, difference))
+    return results
+
+
+def _estimate(values: np.ndarray, seed: int) -> Estimate | None:
+    """The mean of those that are numbers; None if there is none."""
+    values = values[np.isfinite(values)]
+    return mean(values, seed) if len(values) else None
