@@ -14,7 +14,7 @@ REGRESSION := --config.loss.noise=0 --config.loss.output=0 --config.loss.feature
 
 # One core a test process; a waiting torch thread sleeps instead of spinning; nothing is fetched from a model hub.
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE JAX_PLATFORMS=cpu HF_HUB_OFFLINE=1
-PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -p tests.no_skips -n 2
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -p tests.no_skips -n 2 --dist worksteal
 
 .PHONY: help demo test test-slow lint format docs clean
 

@@ -13,6 +13,12 @@
 #
 # It is installed into a folder of its own; nothing else on the machine changes. With an empty folder python3 is used as
 # it is. What there was no time for is said at the end; name it alone with --measures and run again.
+#
+# Of the tree it reads benchmarks, configs and pea_jax, 1 MB: weights are random, made on the GPU. assets, 68 MB, may
+# stay behind where the way to the machine is narrow, in either of two ways:
+#
+#     git archive HEAD benchmarks configs pea_jax | ssh MACHINE 'mkdir -p pea_jax && tar -x -C pea_jax'
+#     git sparse-checkout set --no-cone '/*' '!/assets/'    # and `git sparse-checkout disable` afterwards
 set -euo pipefail
 
 wheels=$1

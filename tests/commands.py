@@ -1,12 +1,9 @@
 """Runs the real commands in processes of their own, on a tiny base model and a dozen emoji."""
 
-import atexit
-import functools
 import multiprocessing
 import os
 import pathlib
 import runpy
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -57,22 +54,8 @@ def command(name: str, fields: dict[str, object], **flags: object) -> list[str]:
     return [sys.executable, "-m", f"pea_jax.{name}", *given, *overridden]
 
 
-def environment(cache: pathlib.Path) -> dict[str, str]:
-    """Compiled programs are kept in `cache`, so that a second process need not compile them again."""
-    settings = dict(JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
-    return os.environ | settings
-
-
-def run(arguments: list[str], cache: pathlib.Path) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment(cache), check=False)
-
-
-@functools.cache
-def user_cache() -> pathlib.Path:
-    """In place of the user's own, until the tests end."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="pea_jax_tests"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+def run(arguments: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 def run_forked(arguments: list[str]) -> subprocess.CompletedProcess:
@@ -81,14 +64,13 @@ def run_forked(arguments: list[str]) -> subprocess.CompletedProcess:
     _, _, module, *flags = arguments
     with tempfile.TemporaryDirectory() as folder:
         streams = [pathlib.Path(folder, name) for name in ("stdout", "stderr")]
-        process = FORKS.Process(target=_run_module, args=(module, flags, streams, user_cache()))
+        process = FORKS.Process(target=_run_module, args=(module, flags, streams))
         process.start()
         process.join()
         return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in streams))
 
 
-def _run_module(module: str, flags: list[str], streams: list[pathlib.Path], cache: pathlib.Path) -> None:
-    os.environ["XDG_CACHE_HOME"] = str(cache)
+def _run_module(module: str, flags: list[str], streams: list[pathlib.Path]) -> None:
     for descriptor, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)

@@ -1,9 +1,19 @@
 """Settings under which every test runs."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Spinning OpenMP threads of PyTorch make everything beside them many times slower; read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Toy models take longer to compile than to run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # In place of the user's own. What one worker or command has compiled the others, who inherit it, need not.
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pea_jax_tests")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "xla")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import jax
 import pytest

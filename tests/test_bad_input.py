@@ -1,6 +1,5 @@
 """Bad input to the real commands: one clear line, exit code 1, and nothing left behind."""
 
-import functools
 import io
 import json
 import pathlib
@@ -255,7 +254,7 @@ def test_work_directory(world, stopped, tmp_path, name, change, message):
     out = tmp_path / ("run" if name == "train" else "out")
     arguments = _command(name, {**world[1], "data.cached": False}, tmp_path / "run", out)
     own = name == "train" and message == DAMAGED
-    run = functools.partial(commands.run, cache=world[0] / "xla") if own else commands.run_forked
+    run = commands.run if own else commands.run_forked
     assert_refused(arguments, message, run=run, place=tmp_path)
 
 

@@ -88,14 +88,13 @@ def test_unknown_preset_names_those_that_exist():
         get_config(commands.ROOT / "configs" / "ru.py", "sd3")
 
 
-def test_a_new_language_is_one_file(tmp_path: pathlib.Path):
+def test_a_new_language_is_one_file(world, tmp_path: pathlib.Path):
     """Written, trained for a few steps on the tiny models, exported."""
     (tmp_path / "tr.py").write_text(TURKISH)
-    fields = {**commands.write_world(tmp_path), "num_steps": 2, "checkpoint.every": 2, "sample.every": 2}
-    arguments = commands.command("train", fields, config=f"{tmp_path / 'tr.py'}:emoji", workdir=tmp_path / "run")
-    result = commands.run(arguments, tmp_path / "xla")
+    arguments = commands.command("train", world[1], config=f"{tmp_path / 'tr.py'}:emoji", workdir=tmp_path / "run")
+    result = commands.run_forked(arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2] and lines[-1]["features"] > 0
+    assert [line["step"] for line in lines] == list(range(1, 13)) and lines[-1]["features"] > 0
     description = json.loads((tmp_path / "run" / "adapter" / "config.json").read_text())
     assert description["language"] == "tr" and description["text_encoder"]["id"] == "assets/multilingual-e5-small"

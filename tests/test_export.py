@@ -42,7 +42,7 @@ def test_command(published: pathlib.Path, tmp_path: pathlib.Path):
     """With a configuration the directory is all that a prompt needs."""
     out = tmp_path / "adapter"
     flags = dict(from_torch=published, config="configs/ru.py:emoji", out=out)
-    result = commands.run(commands.command("export", {}, **flags), tmp_path / "xla")
+    result = commands.run_forked(commands.command("export", {}, **flags))
     assert result.returncode == 0, result.stderr
     description = read_config(out)
     assert (description["language"], description["base_model"]) == ("ru", "assets/teacher")
@@ -81,7 +81,7 @@ def test_what_a_configuration_adds(published: pathlib.Path, tmp_path: pathlib.Pa
 def test_bad_input_is_one_line(tmp_path: pathlib.Path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "x.bin")
     arguments = commands.command("export", {}, from_torch=tmp_path / "x.bin", out=tmp_path / "out")
-    result = commands.run(arguments, tmp_path / "xla")
+    result = commands.run_forked(arguments)
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert result.returncode == 1 and len(errors) == 1 and "x.bin: not an adapter" in errors[0], result.stderr
     assert not list(tmp_path.glob("out*"))

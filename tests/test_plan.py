@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import jax
@@ -29,15 +28,13 @@ def fields(world, tmp_path_factory):
 
 def test_the_command(fields, tmp_path):
     flags = dict(config=commands.CONFIG, batch=3, out=tmp_path / "plan.json")
-    quickly = commands.environment(tmp_path) | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    command = commands.command("plan", fields, **flags)
-    result = subprocess.run(command, capture_output=True, text=True, cwd=commands.ROOT, env=quickly)
+    result = commands.run(commands.command("plan", fields, **flags))
     assert result.returncode == 0, result.stderr
     (plan,) = json.loads((tmp_path / "plan.json").read_text())
     step = plan["step"]
     assert plan["topology"] == "this machine" and plan["bucket"] == [64, 64] and step["batch"] == 3
     parts = sum(step[name] for name in ("parameters", "inputs", "activations", "temporary"))
-    assert step["parameters"] > 5e5 and 0.5 * step["memory"] < parts <= 1.1 * step["memory"]
+    assert step["parameters"] > 4e5 and 0.5 * step["memory"] < parts <= 1.1 * step["memory"]
     assert step["activations"] > 0 and step["reduced"] > 0 and step["gathered"] == 0
     assert step["flops"] == step["executed_flops"] > 1e7
     assert f"3 a chip, {3 * plan['chips']} in all" in result.stdout and "peak not known" in result.stdout

@@ -1,6 +1,6 @@
 """Several processes as one run: two of four devices each against one of eight, also after one of them was killed."""
 
-import pathlib
+import os
 import signal
 import socket
 import subprocess
@@ -22,31 +22,29 @@ def fields(world):
     return {**world[1], "batch_size": 8, "num_steps": 8, "checkpoint.every": 2, "sample.every": 8}
 
 
-def start(arguments: list[str], cache: pathlib.Path, devices: int) -> subprocess.Popen:
-    environment = commands.environment(cache) | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+def start(arguments: list[str], devices: int) -> subprocess.Popen:
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(arguments, cwd=commands.ROOT, env=environment, **pipes)
 
 
-def start_two(arguments: list[str], cache: pathlib.Path) -> list[subprocess.Popen]:
+def start_two(arguments: list[str]) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
-    return [start([*arguments, coordinator, "--num_processes=2", f"--process_id={i}"], cache, 4) for i in range(2)]
+    return [start([*arguments, coordinator, "--num_processes=2", f"--process_id={i}"], 4) for i in range(2)]
 
 
 @pytest.mark.slow  # five minutes: five processes, each of which compiles
 def test_a_killed_process_and_a_new_start_end_with_the_weights_of_one_process(world, fields):
     folder, _ = world
-    alone = start(
-        commands.command("train", fields, config=commands.CONFIG, workdir=folder / "eight"), folder / "xla", 8
-    )
+    alone = start(commands.command("train", fields, config=commands.CONFIG, workdir=folder / "eight"), 8)
     _, errors = alone.communicate(timeout=280)
     assert alone.returncode == 0, errors
 
     workdir = folder / "two"
     arguments = commands.command("train", fields, config=commands.CONFIG, workdir=workdir)
-    first, second = start_two(arguments, folder / "xla")
+    first, second = start_two(arguments)
     while not any(line["step"] >= 5 for line in entries(workdir)):
         assert first.poll() is None and second.poll() is None, [first.communicate(), second.communicate()]
         time.sleep(0.01)
@@ -56,7 +54,7 @@ def test_a_killed_process_and_a_new_start_end_with_the_weights_of_one_process(wo
     first.kill()  # as launchers do; by itself it ends when the other's heartbeats have been missed for 100 seconds
     first.communicate()
 
-    both = start_two(arguments, folder / "xla")
+    both = start_two(arguments)
     said = [process.communicate(timeout=280) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert "resuming at step" in said[0][0], said

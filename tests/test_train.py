@@ -1,7 +1,9 @@
 """Training, export, generation and evaluation as a user runs them; a run killed at any moment loses nothing."""
 
 import json
+import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -19,7 +21,7 @@ from tests.commands import CONFIG
 def finished(world):
     """The work directory of an uninterrupted run."""
     folder, fields = world
-    result = commands.run(commands.command("train", fields, config=CONFIG, workdir=folder / "run"), folder / "xla")
+    result = commands.run(commands.command("train", fields, config=CONFIG, workdir=folder / "run"))
     assert result.returncode == 0, result.stdout + result.stderr
     return folder / "run"
 
@@ -43,9 +45,9 @@ def test_a_run_leaves_what_it_promises(finished):
 
 
 def test_running_again_says_that_it_is_done(world, finished):
-    folder, fields = world
+    _, fields = world
     before = (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns
-    result = commands.run(commands.command("train", fields, config=CONFIG, workdir=finished), folder / "xla")
+    result = commands.run_forked(commands.command("train", fields, config=CONFIG, workdir=finished))
     assert result.returncode == 0 and "all 12 steps are done" in result.stdout
     assert (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
 
@@ -53,68 +55,68 @@ def test_running_again_says_that_it_is_done(world, finished):
 def test_a_killed_run_ends_with_the_same_bits(world, finished):
     """Asked to end after step 4, killed after step 9, then left alone."""
     folder, fields = world
-    workdir, compiled = folder / "killed", list((folder / "xla").glob("jit_train_step-*"))
+    workdir = folder / "killed"
+    programs = shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], folder / "xla")
+    compiled = set(programs.glob("jit_train_step-*-cache"))
     arguments = commands.command("train", fields, config=CONFIG, workdir=workdir)
     for killed_at, how in ((4, signal.SIGTERM), (9, signal.SIGKILL)):
         process = subprocess.Popen(
             arguments,
             cwd=commands.ROOT,
-            env=commands.environment(folder / "xla"),
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         while not any(line["step"] >= killed_at for line in entries(workdir)):
-            assert process.poll() is None, "the run ended before it could be killed"
+            assert process.poll() is None, process.communicate()[0]
             time.sleep(0.005)
         process.send_signal(how)
         said, _ = process.communicate()
         if how == signal.SIGTERM:
             assert process.returncode == 0 and "of 12 is saved; the same command goes on from there" in said, said
-    result = commands.run(arguments, folder / "xla")
+    result = commands.run_forked(arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     name = "adapter/adapter.safetensors"
     assert (workdir / name).read_bytes() == (finished / name).read_bytes()
     assert [line["step"] for line in entries(workdir)] == list(range(1, 13))
     losses = [[line["loss"] for line in entries(run)] for run in (workdir, finished)]
     assert losses[0] == losses[1]
-    assert compiled and set((folder / "xla").glob("jit_train_step-*-cache")) <= set(compiled)  # nothing anew
+    assert compiled and set(programs.glob("jit_train_step-*-cache")) == compiled  # nothing anew
 
 
 def test_pixels_and_token_ids_in_the_step_give_the_losses_of_the_cache(world, finished):
     folder, fields = world
     fields = {**fields, "data.cached": False, "num_steps": 2}
-    result = commands.run(commands.command("train", fields, config=CONFIG, workdir=folder / "raw"), folder / "xla")
+    result = commands.run_forked(commands.command("train", fields, config=CONFIG, workdir=folder / "raw"))
     assert result.returncode == 0, result.stdout + result.stderr
     for raw, cached in zip(entries(folder / "raw"), entries(finished)[:2], strict=True):
         np.testing.assert_allclose(raw["loss"], cached["loss"], rtol=1e-3)
 
 
-def test_export_of_the_last_checkpoint_is_the_adapter(world, finished, tmp_path):
-    folder, _ = world
-    result = commands.run(commands.command("export", {}, workdir=finished, out=tmp_path / "a"), folder / "xla")
+def test_export_of_the_last_checkpoint_is_the_adapter(finished, tmp_path):
+    result = commands.run_forked(commands.command("export", {}, workdir=finished, out=tmp_path / "a"))
     assert result.returncode == 0, result.stderr
     name = "adapter.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (finished / "adapter" / name).read_bytes()
 
 
-def test_generate_draws_one_picture_and_a_grid(world, finished, tmp_path):
-    folder, _ = world
+def test_generate_draws_one_picture_and_a_grid(finished, tmp_path):
     flags = dict(adapter=finished / "adapter", out=tmp_path / "apple.png", steps=2)
     one = commands.command("generate", {}, prompt="красное яблоко", **flags)
-    result = commands.run(one, folder / "xla")
+    result = commands.run_forked(one)
     assert result.returncode == 0, result.stderr
     assert Image.open(tmp_path / "apple.png").size == (64, 64)
-    result = commands.run([*one, "--prompt=собака"], folder / "xla")
+    result = commands.run_forked([*one, "--prompt=собака"])
     assert result.returncode == 0, result.stderr
     assert Image.open(tmp_path / "apple.png").size[1] > 128
 
 
 def test_evaluate_reports_every_system_on_both_splits(world, finished, tmp_path):
-    folder, fields = world
+    _, fields = world
     flags = dict(config=CONFIG, adapter=finished / "adapter", out=tmp_path / "report.json")
     arguments = commands.command("evaluate", fields, **flags, compare=f"twin={finished / 'adapter'}")
-    result = commands.run(arguments, folder / "xla")
+    result = commands.run_forked(arguments)
     assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "report.json").read_text())["results"]
     names = ["English teacher", "adapter", "twin", "untrained"]
@@ -126,7 +128,7 @@ def test_evaluate_reports_every_system_on_both_splits(world, finished, tmp_path)
     assert "English teacher" in result.stdout
 
 
-def test_training_moves_every_tensor(world, finished):
+def test_training_moves_every_tensor(finished):
     tensors = load_file(finished / "adapter" / "adapter.safetensors")
     assert all(np.isfinite(value).all() for value in tensors.values())
     assert np.any(tensors["layernorm.bias"] != 0) and np.any(tensors["layernorm.weight"] != 1)

@@ -1,6 +1,5 @@
 """The comparison with PyTorch: both sides compute the same loss, and every measure runs, on a toy."""
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -84,19 +83,11 @@ def tensors(model) -> dict[str, torch.Tensor]:
 
 def test_our_side_trains_with_encoders_in_the_step(monkeypatch):
     monkeypatch.setattr("pea_jax.command.prepare_devices", lambda: None)  # which must come before all of JAX
-    with without_optimisation():
-        side = make_side("pea_jax-uncached", work())
-        prepared = side.prepare(BUCKET, ROWS)
+    side = make_side("pea_jax-uncached", work())
+    prepared = side.prepare(BUCKET, ROWS)
     first = side.round(BUCKET, ROWS, 1)
     assert first["seconds"] > 0 and first["peak"] > 0
     assert prepared["planned"] > side.device()["frozen"] > 0 and prepared["operations"] > 1e6
-
-
-@contextlib.contextmanager
-def without_optimisation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Pretended:

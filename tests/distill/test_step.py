@@ -87,6 +87,7 @@ def test_average_follows_and_is_what_is_exported():
 
 
 def test_eight_devices_give_the_loss_and_gradient_of_one(tmp_path):
+    """Also with frozen weights in 8 bits that are split over them."""
     command = [sys.executable, "-m", "tests.distill.eight_devices", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -53,14 +53,6 @@ CONFIGS = {
 LEARNED = ("prompt_embeds", "text_embeds")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Toy models take longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def inputs(name: str) -> dict[str, np.ndarray]:
     """Pictures whose size halves to no whole number."""
     config, (batch, height, width, tokens) = CONFIGS[name], (3, 13, 10, 5)

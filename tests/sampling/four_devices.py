@@ -17,7 +17,6 @@ from pea_jax.text.conditioner import Conditioning
 def main(folder: str, out: str) -> None:
     jax.config.update("jax_num_cpu_devices", 4)
     jax.config.update("jax_default_matmul_precision", "highest")
-    jax.config.update("jax_disable_most_optimizations", True)
     partition.SMALLEST_SHARDED = 0  # or nothing of a model this small would be
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731

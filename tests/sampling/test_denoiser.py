@@ -1,7 +1,6 @@
 """Inpainting and ControlNet, of tiny random models, against PyTorch diffusers' pipelines from the same noise."""
 
 import diffusers
-import jax
 import numpy as np
 import pytest
 import torch
@@ -21,14 +20,6 @@ RANDOM = np.random.default_rng(4)
 IMAGE, CONTROL = RANDOM.integers(0, 256, (2, PROMPTS, HEIGHT, WIDTH, 3), np.uint8)
 MASK = RANDOM.integers(0, 256, (PROMPTS, HEIGHT, WIDTH), np.uint8)
 EMBEDDING = dict(conditioning_embedding_out_channels=(3, 5))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Toy models take longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def certain(vae: AutoencoderKL) -> AutoencoderKL:

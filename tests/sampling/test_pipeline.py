@@ -40,14 +40,6 @@ def pipeline(folder):
     return TextToImage.from_pretrained(folder)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Toy models take longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def embeds(prompts: int, seed: int) -> Conditioning:
     return Conditioning(normal(prompts, 5, 12, seed=seed), normal(prompts, 10, seed=seed + 1))
 

@@ -49,7 +49,7 @@ def networks(request) -> dict[str, torch.nn.Module]:
     if request.param == "sd15":
         return {"unet": randomised(sd15_unet()), "text_encoder": random_clip(with_projection=False, **TEXT)}
     return {
-        "unet": randomised(tiny_sdxl.random_unet(16, 8)),
+        "unet": randomised(tiny_sdxl.random_unet(16, 8, levels=3)),
         "text_encoder": random_clip(with_projection=False, **TEXT),
         "text_encoder_2": random_clip(with_projection=True, **TEXT),
     }

@@ -102,7 +102,7 @@ def published(request, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path, di
     """A folder in the layout of diffusers, the single file of the same weights, and the text encoders."""
     folder = tmp_path_factory.mktemp(request.param)
     path, text = folder / "all.safetensors", {}
-    unet = randomised(tiny_sdxl.random_unet(16, 8) if request.param == "sdxl" else sd15_unet())
+    unet = randomised(tiny_sdxl.random_unet(16, 8, levels=3) if request.param == "sdxl" else sd15_unet())
     vae = randomised(
         AutoencoderKL(
             block_out_channels=(4, 8), down_block_types=("DownEncoderBlock2D",) * 2,
