@@ -55,6 +55,7 @@ TESTED_BY = {
     "sampling/dpmsolver.py": "sampling/test_schedulers.py",
     "sampling/euler.py": "sampling/test_schedulers.py",
     "sampling/lcm.py": "sampling/test_schedulers.py",
+    "sampling/noise.py": "sampling/test_drawing.py",
     "sampling/noise_schedule.py": "sampling/test_schedulers.py",
     "sampling/sampler.py": "sampling/test_schedulers.py",
     "sampling/scheduler_config.py": "sampling/test_schedulers.py",

@@ -175,11 +175,17 @@ def timestep_embedding(
 
 
 class TimestepEmbedding(nnx.Module):
-    """The two-layer network behind every sinusoidal embedding of the UNet; `[B, in]` to `[B, out]`."""
+    """The two-layer network behind every sinusoidal embedding of the UNet; `[B, in]` to `[B, out]`.
 
-    def __init__(self, in_features: int, out_features: int, **precision: Any):
+    With `cond_features` it takes a second input `[B, cond_features]`, which counts as nothing if left out.
+    """
+
+    def __init__(self, in_features: int, out_features: int, cond_features: int | None = None, **precision: Any):
+        told = None if cond_features is None else linear(cond_features, in_features, use_bias=False, **precision)
+        self.cond_proj = told
         self.linear_1 = linear(in_features, out_features, **precision)
         self.linear_2 = linear(out_features, out_features, **precision)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        x = x if condition is None or self.cond_proj is None else x + self.cond_proj(condition)
         return self.linear_2(jax.nn.silu(self.linear_1(x)))

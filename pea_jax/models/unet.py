@@ -35,6 +35,9 @@ class UNet2DCondition(UNetEncoder):
         super().__init__(config, dtype=dtype, param_dtype=param_dtype)
         precision: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
         width, skip_channels = config.block_out_channels[0], config.skip_channels
+        self.time_embedding = layers.TimestepEmbedding(
+            width, config.time_embedding_dim, cond_features=config.time_cond_proj_dim, **precision
+        )
         self.up_blocks = nnx.List(
             self._up_block(i, skip_channels, precision) for i in range(len(config.up_block_types))
         )
@@ -59,6 +62,7 @@ class UNet2DCondition(UNetEncoder):
         text_embeds: jax.Array | None = None,
         time_ids: jax.Array | None = None,
         encoder_attention_mask: jax.Array | None = None,
+        timestep_cond: jax.Array | None = None,
         down_block_additional_residuals: Sequence[jax.Array] | None = None,
         mid_block_additional_residual: jax.Array | None = None,
         calls: Calls = DIRECT,
@@ -72,6 +76,7 @@ class UNet2DCondition(UNetEncoder):
           text_embeds: pooled prompt embeddings `[B, P]`; read by models with `text_time` conditioning only.
           time_ids: `[B, 6]`, original size, crop and target size; likewise.
           encoder_attention_mask: `[B, L]`, False or 0 hides a token.
+          timestep_cond: `[B, config.time_cond_proj_dim]`, the guidance scale, for models that are told it.
           down_block_additional_residuals: a ControlNet's, one for each skip connection.
           mid_block_additional_residual: a ControlNet's.
           calls: how layers and blocks are called, where the parameters are split or memory is short.
@@ -84,7 +89,9 @@ class UNet2DCondition(UNetEncoder):
         Raises:
           PeaError: if a `text_time` model lacks `text_embeds` or `time_ids`.
         """
-        embeddings = self.embed(timesteps, prompt_embeds, text_embeds, time_ids, encoder_attention_mask, calls)
+        embeddings = self.embed(
+            timesteps, prompt_embeds, text_embeds, time_ids, encoder_attention_mask, timestep_cond, calls
+        )
         x, skips, features = self.encode(calls.layer(self.conv_in, sample), embeddings, calls)
         if down_block_additional_residuals is not None:
             skips = [a + b for a, b in zip(skips, down_block_additional_residuals, strict=True)]

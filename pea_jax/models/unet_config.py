@@ -15,6 +15,7 @@ DEFAULTS = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "reverse_transformer_layers_per_block": None,
     "time_embedding_dim": None,
+    "time_cond_proj_dim": None,
 }
 SUPPORTED = {
     **unet_encoder_config.SUPPORTED,
@@ -28,7 +29,6 @@ SUPPORTED = {
     "mid_block_only_cross_attention": (None, False),
     "resnet_out_scale_factor": (1,),
     "resnet_skip_time_act": (False,),
-    "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
@@ -37,11 +37,15 @@ SUPPORTED = {
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig(UNetEncoderConfig):
-    """Field names are diffusers'; `up_transformer_layers` is as `down_transformer_layers`, from the middle on."""
+    """Field names are diffusers'; `up_transformer_layers` is as `down_transformer_layers`, from the middle on.
+
+    `time_cond_proj_dim` is None unless the model is told the guidance scale, as a consistency model is.
+    """
 
     out_channels: int
     up_block_types: tuple[str, ...]
     up_transformer_layers: tuple[tuple[int, ...], ...]
+    time_cond_proj_dim: int | None
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
@@ -52,7 +56,8 @@ class UNetConfig(UNetEncoderConfig):
         """
         config = {name: value for name, value in config.items() if name not in IGNORED}
         fields = read_fields(config, defaults=DEFAULTS, supported=SUPPORTED)
-        check_whole(fields, ["out_channels"])
+        told = ["time_cond_proj_dim"] if fields["time_cond_proj_dim"] is not None else []
+        check_whole(fields, ["out_channels", *told])
         check_lists(fields, ["up_block_types"])
         encoder = encoder_fields(fields)
         block_types = per_block("up_block_types", list(fields["up_block_types"]), len(encoder["down_block_types"]))
@@ -63,6 +68,7 @@ class UNetConfig(UNetEncoderConfig):
             out_channels=fields["out_channels"],
             up_block_types=block_types,
             up_transformer_layers=transformer_layers(*_up_layers(fields), block_types, resnets),
+            time_cond_proj_dim=fields["time_cond_proj_dim"],
         )
 
 

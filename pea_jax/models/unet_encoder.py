@@ -78,6 +78,7 @@ class UNetEncoder(nnx.Module):
         text_embeds: jax.Array | None,
         time_ids: jax.Array | None,
         mask: jax.Array | None = None,
+        timestep_cond: jax.Array | None = None,
         calls: Calls = DIRECT,
     ) -> Embeddings:
         """What every block is told, from the arguments of `UNet2DCondition.__call__`."""
@@ -85,7 +86,7 @@ class UNetEncoder(nnx.Module):
         if self.encoder_hid_proj is not None:
             prompt_embeds = calls.layer(self.encoder_hid_proj, prompt_embeds)
         mask = None if mask is None else mask.astype(bool)[:, None, None]
-        return self._time_embedding(timesteps, text_embeds, time_ids, calls), prompt_embeds, mask
+        return self._time_embedding(timesteps, text_embeds, time_ids, timestep_cond, calls), prompt_embeds, mask
 
     def encode(
         self, x: jax.Array, embeddings: Embeddings, calls: Calls = DIRECT
@@ -102,7 +103,12 @@ class UNetEncoder(nnx.Module):
         return x, skips, features
 
     def _time_embedding(
-        self, timesteps: jax.Array, text_embeds: jax.Array | None, time_ids: jax.Array | None, calls: Calls
+        self,
+        timesteps: jax.Array,
+        text_embeds: jax.Array | None,
+        time_ids: jax.Array | None,
+        timestep_cond: jax.Array | None,
+        calls: Calls,
     ) -> jax.Array:
         """Timestep and added conditioning, `[B, time_embedding_dim]`."""
         config = self.config
@@ -110,7 +116,8 @@ class UNetEncoder(nnx.Module):
             layers.timestep_embedding, flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
         )
         waves = sinusoids(timesteps, config.block_out_channels[0]).astype(self.dtype)
-        embedding = calls.layer(self.time_embedding, waves)
+        told = () if timestep_cond is None else (timestep_cond.astype(self.dtype),)
+        embedding = calls.layer(self.time_embedding, waves, *told)
         if self.add_embedding is None:
             return embedding
         if text_embeds is None or time_ids is None:

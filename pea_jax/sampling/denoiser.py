@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,17 @@ from flax import nnx
 from jax import Array
 
 from pea_jax.errors import PeaError
+from pea_jax.models import layers
 from pea_jax.models.calls import DIRECT, Calls
 from pea_jax.models.controlnet import ControlNet
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.sampling.guides import Guides
-from pea_jax.sampling.schedulers import Sampler
+from pea_jax.sampling.noise import step_noise
+from pea_jax.sampling.sampler import Sampler
 from pea_jax.text.conditioner import Conditioning
 
-# (sample [B, h, w, c], timestep []) -> prediction [B, h, w, c], float32
-Predict = Callable[[Array, Array], Array]
+# (sample [B, h, w, c], timestep [], number of the step []) -> prediction [B, h, w, c], float32
+Predict = Callable[[Array, Array, Array], Array]
 
 
 @jax.tree_util.register_dataclass
@@ -26,15 +28,25 @@ Predict = Callable[[Array, Array], Array]
 class Inputs:
     """What stays the same from step to step, a row a picture.
 
-    `time_ids` `[B, 6]`; `inpainting` `[B, h, w, 1 + c]`, see `guides.inpainting_channels`; `controlnet_cond`
-    `[B, H, W, 3]` in [0, 1] and `conditioning_scale` `[B]`, see `ControlNet`.
+    `time_ids` `[B, 6]`; `timestep_cond`, see `Denoiser.embed_guidance`; `inpainting` `[B, h, w, 1 + c]`, see
+    `guides.inpainting_channels`; `controlnet_cond` `[B, H, W, 3]` in [0, 1], see `ControlNet`; `conditioning_scale`
+    `[B, S]`, how much it counts in each of S steps.
     """
 
     conditioning: Conditioning
     time_ids: Array
+    timestep_cond: Array | None
     inpainting: Array | None
     controlnet_cond: Array | None
     conditioning_scale: Array
+
+
+class Kept(NamedTuple):
+    """What stays of a picture: its latents `clean` `[B, h, w, c]` where `mask` `[B, h, w, 1]` is 0, with `noise`."""
+
+    mask: Array
+    clean: Array
+    noise: Array
 
 
 class Denoiser:
@@ -58,16 +70,32 @@ class Denoiser:
             self._controlnet, self.params["controlnet"] = nnx.split(controlnet)
             self._spares_unconditional = controlnet.config.global_pool_conditions
 
+    @property
+    def is_told_guidance(self) -> bool:
+        """Whether guidance is an input of the UNet, as of a consistency model, and not a second prediction."""
+        return self.config.time_cond_proj_dim is not None
+
     def check(self, guides: Guides) -> None:
         """Raises `PeaError` for a picture that is needed and missing, or given and looked at by nobody."""
-        inpainting = self.repaints, f"a UNet made for inpainting ({self.config.in_channels} input channels)"
-        controlnet = self._controlnet is not None, "a ControlNet"
-        for name, (is_needed, by) in dict(image=inpainting, mask_image=inpainting, control_image=controlnet).items():
-            is_given = getattr(guides, name) is not None
-            if is_needed and not is_given:
-                raise PeaError(f"{name}: {by} cannot draw without it; give it in Guides")
-            if is_given and not is_needed:
-                raise PeaError(f"{name}: nothing here looks at it, it takes {by.partition(' (')[0]}")
+        needed = []
+        if self.repaints:
+            by = f"a UNet made for inpainting ({self.config.in_channels} input channels) cannot draw without it"
+            needed += [("image", by), ("mask_image", by)]
+        if guides.mask_image is not None:
+            needed.append(("image", "mask_image says where to paint, and there is nothing to paint on"))
+        if self._controlnet is not None:
+            needed.append(("control_image", "a ControlNet cannot draw without it"))
+        for name, reason in needed:
+            if getattr(guides, name) is None:
+                raise PeaError(f"{name}: {reason}; give it in Guides")
+        if guides.control_image is not None and self._controlnet is None:
+            raise PeaError("control_image: nothing here looks at it, it takes a ControlNet")
+
+    def embed_guidance(self, guidance_scale: Array) -> Array | None:
+        """`[B]` as the UNet is told it, `[B, time_cond_proj_dim]`; None if it is not (arXiv 2310.04378, 4.2)."""
+        if (features := self.config.time_cond_proj_dim) is None:
+            return None
+        return layers.timestep_embedding(1000 * (guidance_scale - 1), features, flip_sin_to_cos=False, freq_shift=1.0)
 
     def bind(self, params: Mapping[str, Any], inputs: Inputs) -> Predict:
         """The prediction for given inputs."""
@@ -78,17 +106,18 @@ class Denoiser:
         unet = nnx.merge(self._unet, params["unet"])
         controlnet = None if self._controlnet is None else nnx.merge(self._controlnet, params["controlnet"])
 
-        def predict(sample: Array, timestep: Array) -> Array:
+        def predict(sample: Array, timestep: Array, i: Array) -> Array:
             timesteps = jnp.broadcast_to(timestep, sample.shape[:1])
             call: dict[str, Any] = dict(timesteps=timesteps, calls=self._calls, **embeds)
             residuals: dict[str, Any] = {}
             if controlnet is not None and inputs.controlnet_cond is not None:
-                scale = inputs.conditioning_scale[:, None, None, None]
+                scale = inputs.conditioning_scale[:, i, None, None, None]
                 down, mid = controlnet(sample, controlnet_cond=inputs.controlnet_cond, conditioning_scale=scale, **call)
                 residuals = dict(down_block_additional_residuals=down, mid_block_additional_residual=mid)
             if inputs.inpainting is not None:
                 sample = jnp.concatenate([sample, inputs.inpainting], axis=-1)
-            prediction, _ = unet(sample, encoder_attention_mask=text.attention_mask, **residuals, **call)
+            call |= dict(encoder_attention_mask=text.attention_mask, timestep_cond=inputs.timestep_cond)
+            prediction, _ = unet(sample, **residuals, **call)
             return prediction.astype(jnp.float32)
 
         return predict
@@ -105,23 +134,34 @@ class Denoiser:
             )
         predict = self.bind(params, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), unconditional, inputs))
 
-        def guided(sample: Array, timestep: Array) -> Array:
-            without, prompted = jnp.split(predict(jnp.concatenate([sample, sample]), timestep), 2)
+        def guided(sample: Array, timestep: Array, i: Array) -> Array:
+            without, prompted = jnp.split(predict(jnp.concatenate([sample, sample]), timestep, i), 2)
             return without + guidance_scale * (prompted - without)
 
         return guided
 
 
-def denoise(predict: Predict, sampler: Sampler, noise: Array) -> Array:
-    """Latents `[B, h, w, c]` after all steps of `sampler`, from standard-normal `noise`."""
+def denoise(predict: Predict, sampler: Sampler, start: Array, keys: Array, kept: Kept | None = None) -> Array:
+    """Latents `[B, h, w, c]` after all steps of `sampler`.
+
+    Args:
+      predict: what the networks say.
+      sampler: of S steps.
+      start: as noisy as the first of them wants it.
+      keys: `[B]` of the noise that a stochastic sampler adds.
+      kept: what is put in again after each step.
+    """
 
     def step(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
         sample, previous = carry
-        output = predict(sampler.scale_model_input(sample, i), jnp.asarray(sampler.timesteps)[i])
-        return sampler.step(output, i, sample, previous), None
+        output = predict(sampler.scale_model_input(sample, i), jnp.asarray(sampler.timesteps)[i], i)
+        fresh = step_noise(keys, i, sample.shape[1:]) if sampler.is_stochastic else None
+        sample, previous = sampler.step(output, i, sample, previous, fresh)
+        if kept is not None:
+            sample = (1 - kept.mask) * sampler.add_noise(kept.clean, kept.noise, i + 1) + kept.mask * sample
+        return (sample, previous), None
 
-    start = (noise * sampler.init_noise_sigma, jnp.zeros_like(noise))
-    (latents, _), _ = jax.lax.scan(step, start, jnp.arange(sampler.num_steps))
+    (latents, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), jnp.arange(sampler.num_steps))
     return latents
 
 

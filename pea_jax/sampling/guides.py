@@ -1,4 +1,4 @@
-"""Pictures that a drawing follows beside its prompt: what an inpainting model repaints, what a ControlNet is shown."""
+"""Pictures that a drawing follows beside its prompt: what it starts from or repaints, what a ControlNet is shown."""
 
 import dataclasses
 from typing import Any
@@ -12,6 +12,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.vae import AutoencoderKL
 
 PICTURES = {"image": 3, "mask_image": None, "control_image": 3}  # with the number of channels
+NUMBERS = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
 
 
 @jax.tree_util.register_dataclass
@@ -19,29 +20,46 @@ PICTURES = {"image": 3, "mask_image": None, "control_image": 3}  # with the numb
 class Guides:
     """uint8, of the size of what is drawn, one a drawing or one for all; the names are those of diffusers.
 
-    `image` `[N, H, W, 3]` is repainted where `mask_image` `[N, H, W]` is white (128 and above; bool will do). A
-    ControlNet is shown `control_image` `[N, H, W, 3]`, and counts `controlnet_conditioning_scale` times: a number, or
-    `[N]`.
+    `image` `[N, H, W, 3]` is what drawing starts from; with `mask_image` `[N, H, W]` it is repainted where that is
+    white (128 and above; bool will do). A ControlNet is shown `control_image` `[N, H, W, 3]`, and counts
+    `controlnet_conditioning_scale` times, from the share `control_guidance_start` of the steps to
+    `control_guidance_end`: numbers, or `[N]`.
     """
 
     image: Any = None
     mask_image: Any = None
     control_image: Any = None
     controlnet_conditioning_scale: Any = 1.0
+    control_guidance_start: Any = 0.0
+    control_guidance_end: Any = 1.0
 
     def rows(self, count: int, height: int, width: int) -> "Guides":
         """The same with one row for each of `count` drawings.
 
         Raises:
-          PeaError: a picture is of another kind, number or size.
+          PeaError: a picture is of another kind, number or size, or the ControlNet ends before it starts.
         """
         pictures = {name: self._picture(name, (height, width), channels) for name, channels in PICTURES.items()}
-        scale = np.asarray(self.controlnet_conditioning_scale, np.float32)
-        arrays = {**pictures, "controlnet_conditioning_scale": scale if scale.ndim else scale[None]}
+        numbers = {name: np.atleast_1d(np.asarray(getattr(self, name), np.float64)) for name in NUMBERS}
+        arrays = {**pictures, **numbers}
         for name, array in arrays.items():
             if array is not None and array.shape[0] not in (1, count):
                 raise PeaError(f"{name}: {array.shape[0]} for {count} drawings; give one for each, or one for all")
-        return Guides(**jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape[1:])), arrays))
+        rows = Guides(**jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape[1:])), arrays))
+        start, end = rows.control_guidance_start, rows.control_guidance_end
+        if not ((start >= 0) & (start < end) & (end <= 1)).all():
+            raise PeaError(
+                f"control_guidance_start={start.max():g}, control_guidance_end={end.min():g}: must be parts "
+                "of the steps, 0 to 1, the start before the end"
+            )
+        return rows
+
+    def control_weights(self, steps: int) -> np.ndarray:
+        """How much the ControlNet counts in each step, `[N, steps]` float32, of N `rows`."""
+        first, last = np.arange(steps) / steps, (np.arange(steps) + 1) / steps
+        start, end = self.control_guidance_start[:, None], self.control_guidance_end[:, None]
+        counts = (first[None] >= start) & (last[None] <= end)
+        return (self.controlnet_conditioning_scale[:, None] * counts).astype(np.float32)
 
     def _picture(self, name: str, size: tuple[int, int], channels: int | None) -> np.ndarray | None:
         if (given := getattr(self, name)) is None:
@@ -54,13 +72,24 @@ class Guides:
         return 255 * picture.astype(np.uint8) if picture.dtype == bool else picture
 
 
-def inpainting_channels(vae: AutoencoderKL, image: Array, mask_image: Array) -> Array:
-    """What an inpainting UNet is shown beside the sample: `[B, h, w, 1 + c]`, where to paint, and latents of the rest.
+def mean_latents(vae: AutoencoderKL, pixels: Array) -> Array:
+    """Scaled latents `[B, h, w, c]` of pictures `[B, H, W, 3]` in [-1, 1].
 
-    The latents are the mean of what the autoencoder says, where diffusers draws from it: it is all but certain.
+    The mean of what the autoencoder says, where diffusers draws from it: it is all but certain.
     """
-    mask = (mask_image >= 128)[..., None]
-    pixels = jnp.where(mask, 0.0, image.astype(jnp.float32) / 127.5 - 1)
     mean, _ = jnp.split(vae.encode(pixels).astype(jnp.float32), 2, axis=-1)
-    every = image.shape[1] // mean.shape[1]
-    return jnp.concatenate([mask[:, ::every, ::every].astype(jnp.float32), mean * vae.config.scaling_factor], axis=-1)
+    return mean * vae.config.scaling_factor
+
+
+def latent_mask(mask_image: Array, latent_size: tuple[int, ...]) -> Array:
+    """Where to paint, `[B, h, w, 1]` of 0 and 1: of each patch the upper left pixel decides, as in diffusers."""
+    every = mask_image.shape[1] // latent_size[0]
+    return (mask_image[:, ::every, ::every, None] >= 128).astype(jnp.float32)
+
+
+def inpainting_channels(vae: AutoencoderKL, image: Array, mask_image: Array) -> Array:
+    """What an inpainting UNet is shown beside the sample: `[B, h, w, 1 + c]`, where to paint, and latents of the
+    rest."""
+    pixels = jnp.where((mask_image >= 128)[..., None], 0.0, image.astype(jnp.float32) / 127.5 - 1)
+    latents = mean_latents(vae, pixels)
+    return jnp.concatenate([latent_mask(mask_image, latents.shape[1:3]), latents], axis=-1)

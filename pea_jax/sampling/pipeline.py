@@ -1,7 +1,7 @@
-"""Text conditioning to pictures, as diffusers' pipelines for Stable Diffusion XL and its relatives draw them."""
+"""Text conditioning to pictures, as diffusers' pipelines for Stable Diffusion XL and its relatives draw them: text to
+image, image to image, inpainting, ControlNet."""
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
@@ -21,32 +22,58 @@ from pea_jax.models.calls import make_calls
 from pea_jax.models.controlnet import ControlNet
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
-from pea_jax.sampling.denoiser import Denoiser, Inputs, denoise
-from pea_jax.sampling.guides import Guides, inpainting_channels
-from pea_jax.sampling.noise_schedule import SchedulerConfig
-from pea_jax.sampling.schedulers import Sampler, make_sampler
+from pea_jax.sampling.denoiser import Denoiser
+from pea_jax.sampling.drawing import Batch, draw
+from pea_jax.sampling.guides import Guides
+from pea_jax.sampling.noise import keys_for, noise_for, step_noise_for
+from pea_jax.sampling.sampler import Sampler
+from pea_jax.sampling.scheduler_config import SchedulerConfig
+from pea_jax.sampling.schedulers import make_sampler
 from pea_jax.text.conditioner import Conditioning
 from pea_jax.weights import load_controlnet, load_unet, load_vae
 from pea_jax.weights.locations import locate_base
+from pea_jax.weights.lora import lora_components, merge_lora
+
+__all__ = ["Sampling", "TextToImage", "noise_for", "step_noise_for"]
 
 TEXT_ONLY = Guides()
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How to draw: picture i of a call has the noise of `seed` and i, whatever is drawn beside it."""
+    """How to draw: picture i of a call has the noise of `seed` and i, whatever is drawn beside it.
+
+    `scheduler`, `use_karras_sigmas` and `timestep_spacing` are those of `make_sampler`. `strength` is the share of the
+    steps that is made where drawing starts from a picture. Guidance at most 1 is none: half the work.
+    """
 
     steps: int = 25
     guidance_scale: float = 5.0
     seed: int = 0
     scheduler: str = "dpmsolver++"
     batch_size: int = 64
+    strength: float = 1.0
+    use_karras_sigmas: bool | None = None
+    timestep_spacing: str | None = None
+
+    def make_sampler(self, config: SchedulerConfig) -> Sampler:
+        """The steps that are made.
+
+        Raises:
+          PeaError: there are none, or `config` or a setting is not supported.
+        """
+        if not 0 < self.strength <= 1 or (made := int(self.steps * self.strength)) < 1:
+            raise PeaError(
+                f"strength={self.strength:g}: must be above 0 and at most 1, and leave one of {self.steps} steps"
+            )
+        options = dict(use_karras_sigmas=self.use_karras_sigmas, timestep_spacing=self.timestep_spacing)
+        return make_sampler(self.scheduler, config, self.steps, start=self.steps - made, **options)
 
 
 class TextToImage:
     """Draws pictures with a frozen UNet and autoencoder; one compilation a batch shape and number of steps.
 
-    With a ControlNet, or with a UNet made for inpainting, each drawing takes `Guides`.
+    With a ControlNet, or with a UNet made for inpainting, each drawing takes `Guides`; others may.
 
     Raises:
       PeaError: the networks do not fit one another, or the UNet takes what is not known here.
@@ -69,7 +96,8 @@ class TextToImage:
         self.downscale = 2 ** (len(vae.config.block_out_channels) - 1)
         # Whole on every device, as only such an array can be fetched where a mesh spans several processes.
         whole = None if mesh is None else meshes.replicated(mesh)
-        self._draw = jax.jit(self._draw_batch, static_argnames="guided", out_shardings=whole)
+        static = ("latent_size", "guided", "from_image")
+        self._draw = jax.jit(self._draw_batch, static_argnames=static, out_shardings=whole)
 
     @classmethod
     def from_pretrained(
@@ -80,6 +108,7 @@ class TextToImage:
         *,
         config: str | pathlib.Path | None = None,
         controlnet: str | pathlib.Path | None = None,
+        loras: Sequence[tuple[str | pathlib.Path, float]] = (),
     ) -> "TextToImage":
         """From a diffusers folder, OWNER/NAME on the Hugging Face Hub, or a checkpoint in one file.
 
@@ -88,14 +117,18 @@ class TextToImage:
           dtype, mesh: as for `load_unet`.
           config: for a checkpoint in one file, the diffusers folder of its base model.
           controlnet: the folder of a ControlNet.
+          loras: files and how much they count, see `merge_lora`; they may be several.
 
         Raises:
           PeaError: a part is missing, broken or not supported.
         """
         base = locate_base(folder, config)
         where: dict[str, Any] = dict(dtype=dtype, mesh=mesh)
+        unet = load_unet(base.weights, config=base.configs, **where)
+        for path, scale in loras:
+            _merge(unet, path, scale)
         return cls(
-            load_unet(base.weights, config=base.configs, **where),
+            unet,
             load_vae(base.weights, config=base.configs, **where),
             SchedulerConfig.from_pretrained(base.configs),
             mesh,
@@ -129,6 +162,7 @@ class TextToImage:
         *,
         height: int,
         width: int,
+        seeds: Sequence[int] | None = None,
         indices: Sequence[int] | None = None,
         guides: Guides = TEXT_ONLY,
     ) -> np.ndarray:
@@ -139,56 +173,52 @@ class TextToImage:
           negative: of N negative prompts, or of one for all; guidance at most 1 does not look at it.
           sampling: steps, guidance, seed.
           height, width: in pixels, multiples of the autoencoder's downscaling.
-          indices: which noise each picture starts from; by default 0 to N - 1.
-          guides: what is repainted, what the ControlNet is shown.
+          seeds: of each picture; by default that of `sampling`.
+          indices: which noise of its seed each picture has; by default 0 to N - 1.
+          guides: what is drawn from or repainted, what the ControlNet is shown.
 
         Raises:
           PeaError: a size or a number does not fit, the networks need other guides than these, or the scheduler is not
             supported (see `make_sampler`).
         """
         count = conditioning.prompt_embeds.shape[0]
+        seeds = [sampling.seed] * count if seeds is None else seeds
         indices = range(count) if indices is None else indices
-        if len(indices) != count:
-            raise PeaError(f"{len(indices)} indices of noise for {count} pictures; give one for each")
-        noise = noise_for(sampling.seed, indices, (*self.latent_size(height, width), self.latent_channels))
-        negative = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), negative)
-        guides = guides.rows(count, height, width)
-        even = -(-count // -(-count // sampling.batch_size))  # the last batch is no smaller than the others need be
-        size = _rounded_up(even, self._devices)
-        pieces = []
-        for start in range(0, count, size):
-            piece = functools.partial(_piece, start=start, size=size)
-            *batch, guide = jax.tree.map(piece, (conditioning, negative, noise, guides))
-            pieces.append(self.generate_from(*batch, sampling=sampling, height=height, width=width, guides=guide))
-        return np.concatenate(pieces)[:count]
-
-    def generate_from(
-        self,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        noise: Array,
-        *,
-        sampling: Sampling,
-        height: int,
-        width: int,
-        guides: Guides = TEXT_ONLY,
-    ) -> np.ndarray:
-        """One batch from given standard-normal `noise` `[B, h, w, c]`; otherwise as `generate`."""
-        self._denoiser.check(guides)
-        sampler = make_sampler(sampling.scheduler, self._scheduler, sampling.steps)
-        arrays = conditioning, negative, noise, guides.rows(noise.shape[0], height, width)
-        if self._mesh is not None:
-            arrays = jax.device_put(arrays, meshes.batch_sharding(self._mesh))
+        if len(indices) != count or len(seeds) != count:
+            raise PeaError(
+                f"{len(indices)} indices and {len(seeds)} seeds of noise for {count} pictures; give one for each"
+            )
+        sampler, latent_size = self.check_drawing(sampling, guides, height=height, width=width)
+        rows = guides.rows(count, height, width)
+        batch = Batch.of(conditioning, negative, keys_for(seeds, indices), rows, sampler.num_steps)
         time_ids = jnp.asarray([height, width, 0, 0, height, width], jnp.float32)
-        pictures = self._draw(
-            self._params,
-            sampler,
-            *arrays,
-            time_ids,
-            jnp.float32(sampling.guidance_scale),
-            guided=sampling.guidance_scale > 1,
-        )
-        return np.asarray(pictures)
+        numbers = time_ids, jnp.float32(sampling.guidance_scale)
+        ways = dict(latent_size=latent_size, **self._ways(sampling, guides))
+        even = -(-count // -(-count // sampling.batch_size))  # the last batch is no smaller than the others need be
+        pieces = batch.pieces(_rounded_up(even, self._devices))
+        drawn = [self._drawn(sampler, piece, *numbers, **ways) for piece in pieces]
+        return np.concatenate(drawn)[:count]
+
+    def check_drawing(
+        self, sampling: Sampling, guides: Guides, *, height: int, width: int
+    ) -> tuple[Sampler, tuple[int, int]]:
+        """The sampler and the size of the latents of such drawings; raises `PeaError` as `generate`."""
+        self._denoiser.check(guides)
+        if sampling.strength != 1 and guides.image is None:
+            raise PeaError(f"strength={sampling.strength:g}: of drawing from a picture; give an image in Guides")
+        return sampling.make_sampler(self._scheduler), self.latent_size(height, width)
+
+    def _ways(self, sampling: Sampling, guides: Guides) -> dict[str, Any]:
+        """What of `draw` is decided before it is compiled."""
+        guided = sampling.guidance_scale > 1 and not self._denoiser.is_told_guidance
+        # diffusers' pipelines for inpainting start from noise alone at full strength, those for image to image do not.
+        from_image = guides.image is not None and (guides.mask_image is None or sampling.strength < 1)
+        return dict(guided=guided, from_image=from_image)
+
+    def _drawn(self, sampler: Sampler, batch: Batch, *numbers: Array, **ways: Any) -> np.ndarray:
+        if self._mesh is not None:
+            batch = jax.device_put(batch, meshes.batch_sharding(self._mesh))
+        return np.asarray(self._draw(self._params, sampler, batch, *numbers, **ways))
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the latents of a picture.
@@ -204,47 +234,17 @@ class TextToImage:
     def _devices(self) -> int:
         return 1 if self._mesh is None else self._mesh.size
 
-    def _draw_batch(
-        self,
-        params: tuple[Any, nnx.State],
-        sampler: Sampler,
-        conditioning: Conditioning,
-        negative: Conditioning,
-        noise: Array,
-        guides: Guides,
-        time_ids: Array,
-        guidance_scale: Array,
-        *,
-        guided: bool,
-    ) -> Array:
+    def _draw_batch(self, params: tuple[Any, nnx.State], *arrays: Any, **static: Any) -> Array:
         vae = nnx.merge(self._vae, meshes.gather(params[1], self._mesh))
         with attention.traced_for(self._mesh):
-            inputs = _inputs(vae, conditioning, guides, jnp.broadcast_to(time_ids, (noise.shape[0], 6)))
-            if guided:
-                predict = self._denoiser.bind_guided(params[0], inputs, negative, guidance_scale)
-            else:
-                predict = self._denoiser.bind(params[0], inputs)
-            latents = denoise(predict, sampler, noise)
-            pixels = vae.decode(latents / vae.config.scaling_factor).astype(jnp.float32)
-        return jnp.round(jnp.clip(pixels / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
+            return draw(self._denoiser, vae, params[0], *arrays, **static)
 
 
-def _inputs(vae: AutoencoderKL, conditioning: Conditioning, guides: Guides, time_ids: Array) -> Inputs:
-    inpainting = None if guides.image is None else inpainting_channels(vae, guides.image, guides.mask_image)
-    control = None if guides.control_image is None else guides.control_image.astype(jnp.float32) / 255
-    return Inputs(conditioning, time_ids, inpainting, control, guides.controlnet_conditioning_scale)
-
-
-def noise_for(seed: int, indices: Sequence[int] | np.ndarray, shape: tuple[int, ...]) -> Array:
-    """Standard-normal noise `[N, *shape]`; entry i depends on `seed` and `indices[i]` alone."""
-    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(indices))
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+def _merge(unet: UNet2DCondition, path: str | pathlib.Path, scale: float) -> None:
+    merge_lora(unet, path, scale=scale)
+    if others := [name for name in lora_components(path) if name != "unet"]:
+        logging.warning("%s: its layers for %s are left out, an adapter stands in their place", path, ", ".join(others))
 
 
 def _rounded_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
-
-
-def _piece(values: Array, *, start: int, size: int) -> Array:
-    """`size` rows from `start`; the last row again where there are no more, so that nothing is compiled twice."""
-    return values[np.minimum(np.arange(start, start + size), values.shape[0] - 1)]

@@ -18,7 +18,7 @@ from tests import published_configs
         ("encoder_hid_dim_type", "text_proj"),
         ("encoder_hid_dim_type", "image_proj"),
         ("encoder_hid_dim", "512"),
-        ("time_cond_proj_dim", 256),
+        ("time_cond_proj_dim", 0),
         ("resnet_time_scale_shift", "scale_shift"),
         ("conv_in_kernel", 5),
         ("mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),

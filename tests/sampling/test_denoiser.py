@@ -151,7 +151,7 @@ def test_what_is_missing_or_too_much_is_named(folder):
     for pipeline, guides, message in (
         (inpainting, Guides(), r"^image: a UNet made for inpainting \(9 input channels\) cannot draw without it"),
         (inpainting, Guides(image=IMAGE), "^mask_image: a UNet made for inpainting"),
-        (plain, Guides(IMAGE, MASK), "^image: nothing here looks at it, it takes a UNet made for inpainting$"),
+        (plain, Guides(mask_image=MASK), "^image: mask_image says where to paint, and there is nothing to paint on"),
         (plain, Guides(control_image=CONTROL), "^control_image: nothing here looks at it, it takes a ControlNet$"),
         (steered, Guides(), "^control_image: a ControlNet cannot draw without it"),
         (steered, Guides(control_image=CONTROL[:, 1:]), r"control_image: of shape \[2, 15, 24, 3\]"),
