@@ -1,7 +1,7 @@
 """Floating-point operations of a computation, and what a device can do of them in a second."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
@@ -33,6 +33,17 @@ CUDNN = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrap
 # Share of the products in a kernel of a backward pass that is no repetition: three of four for keys and values in
 # splash, where the weights are computed again, and one of three for the queries; four of cuDNN's five.
 FIRST_TIME = {"splash_mha_dkv": 3 / 4, "splash_mha_dq": 1 / 3, "dot_product_attention_bwd": 4 / 5}
+
+
+class Operations(NamedTuple):
+    """Of one step on all devices: what the model takes (MFU), and with that what is computed again (HFU)."""
+
+    model: float
+    executed: float
+
+
+def operations(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Operations:
+    return Operations(count(jaxpr, again=False), count(jaxpr))
 
 
 def peak_flops(device: jax.Device) -> float | None:

@@ -57,7 +57,8 @@ class Report:
                 _drop_entries_after(self._path, first_step)
                 self._file = self._path.open("a")
                 self._events = _Events(workdir / "tensorboard", first_step + 1)
-        self._batch_size, self._peak_flops, self._flops = batch_size, peak_flops, 0.0
+        self._batch_size, self._peak_flops = batch_size, peak_flops
+        self._flops = self._executed = 0.0
         self._clock: float | None = None
         self._clock_step = first_step
         self._bar = Progress(
@@ -84,21 +85,24 @@ class Report:
                 self._file.close()
                 self._events.close()
 
-    def advance(self, step: int, flops: float = 0.0) -> None:
+    def advance(self, step: int, flops: float = 0.0, executed: float = 0.0) -> None:
         """Move the bar; the first step, which compiles, starts the clock of images per second.
 
         Args:
           step: the one that was just started.
           flops: its operations.
+          executed: the same with those that are done again to save memory.
         """
         self._bar.update(self._task, completed=step)
         self._flops += flops
+        self._executed += executed
         if self._clock is None:
             self.restart_clock(step)
 
     def restart_clock(self, step: int) -> None:
         """Leave out what was not training: compilation, pictures."""
-        self._clock, self._clock_step, self._flops = time.perf_counter(), step, 0.0
+        self._clock, self._clock_step = time.perf_counter(), step
+        self._flops = self._executed = 0.0
 
     def check(self, step: int, values: Mapping[str, float]) -> None:
         """Stop a run that has diverged.
@@ -139,6 +143,8 @@ class Report:
         speed = dict(images_per_second=round((step - self._clock_step) * self._batch_size / seconds, 2))
         if self._peak_flops:
             speed["mfu"] = round(self._flops / seconds / self._peak_flops, 4)
+            if self._executed > self._flops:
+                speed["hfu"] = round(self._executed / seconds / self._peak_flops, 4)
         return speed
 
 

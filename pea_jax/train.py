@@ -160,7 +160,7 @@ class Run:
                 state, metrics = self._step(state, batch)
                 self._log(report, pending)
             pending = number, {**metrics, "skipped": iterator.skipped}
-            report.advance(number, self._step.operations(batch))
+            report.advance(number, *self._step.operations(batch))
             last = number == config.num_steps
             ending = preemption.due(number) and not last
             if last or ending or number % config.checkpoint.every == 0:

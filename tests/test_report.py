@@ -33,6 +33,17 @@ def test_mfu_where_the_peak_is_known(tmp_path):
         report.metrics(2, dict(loss=1.0))
     (line,) = entries(tmp_path)
     assert line["mfu"] == pytest.approx(line["images_per_second"] / 4 * 1e6 / 1e9, rel=0.05, abs=1e-4)
+    assert "hfu" not in line
+
+
+def test_hfu_where_operations_are_done_again(tmp_path):
+    """As many more as are executed more."""
+    with Report(tmp_path, first_step=0, num_steps=2, batch_size=4, peak_flops=1e3) as report:
+        report.advance(1, 1e6, 1.25e6)
+        report.advance(2, 1e6, 1.25e6)
+        report.metrics(2, dict(loss=1.0))
+    (line,) = entries(tmp_path)
+    assert line["hfu"] == pytest.approx(1.25 * line["mfu"], rel=1e-3)
 
 
 def test_resuming_drops_what_came_after_the_checkpoint_and_half_a_line(tmp_path):

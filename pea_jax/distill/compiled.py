@@ -31,7 +31,7 @@ class CompiledStep:
         self._step = jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
         self._frozen = frozen
         self._programs: dict[Shapes, Callable] = {}
-        self._operations: dict[Shapes, float] = {}
+        self._operations: dict[Shapes, flops.Operations] = {}
         with counting(len(batches), "compiling the step") as advance:
             programs = in_order(self._lowered(state, batches), THREADS)
             for batch, program in zip(batches, programs, strict=True):
@@ -42,14 +42,14 @@ class CompiledStep:
         """What compiles each program; tracing holds Python's lock, compiling does not."""
         for batch in batches:
             traced = self._step.trace(state, self._frozen, batch)
-            self._operations[shapes(batch)] = flops.count(traced.jaxpr, again=False)
+            self._operations[shapes(batch)] = flops.operations(traced.jaxpr)
             yield traced.lower().compile
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         return self._programs[shapes(batch)](state, self._frozen, batch)
 
-    def operations(self, batch: Any) -> float:
-        """Of one step on such a batch, on all devices; what is computed again does not count, as is usual for MFU."""
+    def operations(self, batch: Any) -> flops.Operations:
+        """Of one step on such a batch, on all devices."""
         return self._operations[shapes(batch)]
 
 
