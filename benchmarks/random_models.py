@@ -54,8 +54,7 @@ def random_models(work: Work, mesh: Mesh, *, cached: bool) -> FrozenModels:
     networks, dtype = work.networks, jnp.dtype(work.config.dtype)
     student_tokens, teacher_tokens = work.tokens
     fill = functools.partial(_abstract if cached else random_network, mesh=mesh)
-    vae_dtype = jnp.float32 if networks.vae.get("force_upcast", True) else dtype
-    vae = fill(AutoencoderKL, VAEConfig.from_dict, networks.vae, vae_dtype)
+    vae = fill(AutoencoderKL, VAEConfig.from_dict, networks.vae, dtype)
     student: Any = Cached(student_tokens, networks.student["hidden_size"], mesh)
     teacher: Any = CachedTeacher(teacher_tokens, networks.prompt_dim, mesh)
     if not cached:

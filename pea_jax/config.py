@@ -93,6 +93,7 @@ def base(language: str) -> ConfigDict:
             num_steps=50_000,
             seed=0,
             dtype="bfloat16",  # of the frozen models
+            vae_dtype="",  # of the autoencoder; empty: the same
             # The UNet's kernels in 8 bits: int8, float8_e4m3fn, "" for none; activations: what linear layers take, too.
             quantisation=dict(weights="", activations=False),
             mesh=dict(data=-1, fsdp=1),  # -1: what is there

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from pea_jax.data import Captions, Sample
 from pea_jax.distill.models import Encoders
 from pea_jax.mesh import put_batch
+from pea_jax.models import attention
 
 CHUNK = 128  # samples encoded at a time, fewer where their pixels are more than
 PIXELS = 2**22  # at a time
@@ -33,7 +34,12 @@ class Encoder:
     def __init__(self, models: Encoders, captions: Callable[[Sample], Captions], mesh: Mesh):
         self._models, self._captions, self._mesh = models, captions, mesh
         graphdef, self._vae = nnx.split(models.vae)
-        self._encode = jax.jit(lambda params, pixels: nnx.merge(graphdef, params).encode(pixels))
+
+        def encode(params: Any, pixels: jax.Array) -> jax.Array:
+            with attention.traced_for(mesh):
+                return nnx.merge(graphdef, params).encode(pixels)
+
+        self._encode = jax.jit(encode)
 
     def records(self, samples: Iterable[tuple[Sample, np.ndarray, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
         """One record a sample.

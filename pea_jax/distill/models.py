@@ -70,7 +70,7 @@ def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:
     base = locate_base(config.base_model, config.base_model_config)
     settings = _settings(config, mesh, base)
     return Encoders(
-        vae=load_vae(base.weights, **settings),
+        vae=load_vae(base.weights, **settings | dict(dtype=jnp.dtype(config.vae_dtype or config.dtype))),
         teacher=load_conditioner(base.weights, **settings),
         student=load_student(config, mesh),
     )

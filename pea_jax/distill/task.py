@@ -118,7 +118,7 @@ class DistillationTask:
         else:
             assert self.vae is not None, "a batch of pixels needs an autoencoder"
             moments = nnx.merge(self.vae, self._whole(frozen["vae"])).encode(batch["pixels"])
-        latents = sample_moments(moments, key_latents) * self.scaling_factor
+        latents = sample_moments(moments.astype(jnp.float32), key_latents) * self.scaling_factor
         return forward_diffusion(key_noise, latents, self.schedule, self.noise_offset)
 
     def conditionings(self, params, frozen: Mapping[str, Any], batch: Batch, key: Array):

@@ -16,8 +16,7 @@ SUPPORTED = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std"
 class VAEConfig:
     """Field names and defaults are diffusers'.
 
-    `force_upcast` says that the weights overflow in half precision: `load_vae` then keeps them in float32, and the
-    autoencoder computes in it, whatever the rest of the model does.
+    `force_upcast` says that the autoencoder overflows in float16: `load_vae` then keeps it in float32 instead.
     """
 
     in_channels: int = 3

@@ -56,11 +56,11 @@ def load_vae(
 ) -> AutoencoderKL:
     """The autoencoder saved in `folder/subfolder`; arguments and errors as for `load_unet`.
 
-    Where its config says `force_upcast` (diffusers' default), or nothing, `dtype` is not looked at: such an autoencoder
-    overflows in half precision, so it is stored in float32 and computes in it.
+    Where its config says `force_upcast` (diffusers' default), or nothing, it overflows in float16: asked for in that, it
+    is stored in float32 and computes in it. bfloat16 has float32's range, and stays, as in diffusers.
     """
     opened = open_model(folder, subfolder, VAEConfig.from_dict, config)
-    dtype = jnp.float32 if opened.config.force_upcast else dtype
+    dtype = jnp.float32 if opened.config.force_upcast and jnp.dtype(dtype) == jnp.float16 else dtype
     opened = opened._replace(tensors=_with_current_names(opened.tensors))
     return filled(AutoencoderKL, opened, dtype, mesh, partition)
 

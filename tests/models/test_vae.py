@@ -100,17 +100,25 @@ def test_scaling_factors():
     assert factors == {"sd-1.5": 0.18215, "sd-2.1": 0.18215, "sdxl": 0.13025, "sdxl-fp16-fix": 0.13025}
 
 
-@pytest.mark.parametrize(("force_upcast", "expected"), [(True, "float32"), (None, "float32"), (False, "bfloat16")])
-def test_force_upcast_keeps_float32(tmp_path, force_upcast, expected):
-    """An autoencoder that overflows in half precision is not loaded in it; diffusers' default is that it does."""
+@pytest.mark.parametrize(
+    ("force_upcast", "dtype", "expected"),
+    [
+        (True, "float16", "float32"),
+        (None, "float16", "float32"),
+        (False, "float16", "float16"),
+        (True, "bfloat16", "bfloat16"),
+    ],
+)
+def test_force_upcast_is_about_float16(tmp_path, force_upcast, dtype, expected):
+    """An autoencoder that overflows in float16 is not loaded in it; diffusers' default is that it does."""
     oracle = randomised(AutoencoderKL.from_config(CONFIGS["bare"]))
     oracle.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     fields = json.loads(path.read_text()) | {"force_upcast": force_upcast}
     path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
-    vae = load_vae(tmp_path, "", dtype=jnp.bfloat16)
+    vae = load_vae(tmp_path, "", dtype=dtype)
     assert {variable.dtype for variable in jax.tree.leaves(nnx.state(vae))} == {jnp.dtype(expected)}
-    latents = jax.ShapeDtypeStruct((1, 4, 4, 16), jnp.bfloat16)
+    latents = jax.ShapeDtypeStruct((1, 4, 4, 16), dtype)
     pixels = jax.eval_shape(vae.decode, latents)
-    moments = jax.eval_shape(vae.encode, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.bfloat16))
+    moments = jax.eval_shape(vae.encode, jax.ShapeDtypeStruct((1, 8, 8, 3), dtype))
     assert pixels.dtype == moments.dtype == expected
