@@ -1,12 +1,23 @@
-"""Judge an adapter by retrieval: is the picture nearest to what it drew the one that was named?
+"""Judge adapters: by retrieval on a config's corpus, on prompts of your own, or folders of pictures by themselves.
 
     python -m pea_jax.evaluate --adapter runs/ru-emoji/adapter --config configs/ru.py:emoji --out report.json
 
-Beside the adapter: the English teacher (the ceiling), an untrained adapter, and any given with --compare NAME=DIR.
+Is the picture nearest to what was drawn the one that was named? Beside the adapter: the English teacher (the ceiling),
+an untrained adapter, and any given with --compare NAME=DIR.
+
+    python -m pea_jax.evaluate --adapter DIR --config configs/ru.py --prompts assets/prompts/ru.jsonl \
+        --clip facebook/metaclip-2-worldwide-huge-quickgelu --out report.json
+
+Every system draws every prompt, from the same noise; scores, intervals and pictures are in report.json, .md and .html.
+
+    python -m pea_jax.evaluate --folder NAME=DIR --reference DIR --inception FILE --out report.json
+
+FID and KID of pictures that are there already.
 """
 
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -18,6 +29,14 @@ from pea_jax.adapter import PEAdapter
 from pea_jax.distill import data, models
 from pea_jax.distill.judging import Judge, Judgement, read_concepts, report, table
 from pea_jax.errors import PeaError
+from pea_jax.judging import evaluation
+from pea_jax.judging.evaluation import Evaluation, Judges
+from pea_jax.judging.picture_files import pictures_in
+from pea_jax.judging.prompts import Prompt, read_prompts, read_translations
+from pea_jax.judging.report import PictureRow, as_html, as_json, as_markdown
+from pea_jax.judging.systems import TEACHER, TRANSLATED
+from pea_jax.judging.tables import tables
+from pea_jax.judging.translation import translate
 from pea_jax.report import console
 from pea_jax.text.conditioner import AdapterConditioner
 from pea_jax.weights.adapter_layouts import read_config
@@ -25,18 +44,42 @@ from pea_jax.weights.adapter_layouts import read_config
 ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory")
 CONFIG = config_flags.DEFINE_config_file("config", None, "Whose data and base model to judge on")
 COMPARE = flags.DEFINE_multi_string("compare", [], "Another adapter, NAME=DIR; may be given several times")
-OUT = flags.DEFINE_string("out", None, "JSON file to write")
+OUT = flags.DEFINE_string("out", None, "JSON file to write; with prompts or folders also .md and .html beside it")
+PROMPTS = flags.DEFINE_string("prompts", None, "Prompts to judge on: one a line, or .jsonl with prompt, english, ...")
+TRANSLATIONS = flags.DEFINE_string("translations", None, "English of the prompts: lines, or .jsonl with id, english")
+TRANSLATOR = flags.DEFINE_string("translator", None, "Or a translation model of transformers: Marian, NLLB, ...")
+PICTURES = flags.DEFINE_string("pictures", None, "Folder of what is drawn; by default beside --out")
+SEEDS = flags.DEFINE_list("seeds", ["0"], "Of the noise; a picture a prompt and seed")
+FOLDER = flags.DEFINE_multi_string("folder", [], "Pictures that are there already, NAME=DIR")
+CLIP = flags.DEFINE_string("clip", None, "CLIPScore of the prompts as they are, by this model; CMMD as well")
+ENGLISH_CLIP = flags.DEFINE_string("english_clip", None, "CLIPScore of the English of the prompts, by this model")
+PICK_SCORE = flags.DEFINE_string("pick_score", None, "PickScore by this model: yuvalkirstain/PickScore_v1")
+REFERENCE = flags.DEFINE_string("reference", None, "Folder of pictures that distances are measured to")
+INCEPTION = flags.DEFINE_string("inception", None, "File of FID's Inception")
+PICTURE_ROWS = flags.DEFINE_integer("picture_rows", 12, "Prompts whose pictures are in the report", lower_bound=0)
+
+RESERVED = ("adapter", "untrained", TEACHER, TRANSLATED)
 
 
 def main() -> None:
-    if ADAPTER.value is None or CONFIG.value is None or OUT.value is None:
+    if OUT.value is None:
         raise PeaError("--adapter, --config and --out are all needed")
-    config, out = CONFIG.value, pathlib.Path(OUT.value)
+    command.check_file("--out", pathlib.Path(OUT.value))
+    if PROMPTS.value:
+        on_prompts(PROMPTS.value, pathlib.Path(OUT.value))
+    elif FOLDER.value:
+        on_folders(pathlib.Path(OUT.value))
+    else:
+        on_corpus(pathlib.Path(OUT.value))
+
+
+def on_corpus(out: pathlib.Path) -> None:
+    """Retrieval of the concepts of the config's data."""
+    if ADAPTER.value is None or CONFIG.value is None:
+        raise PeaError("--adapter, --config and --out are all needed")
+    config = CONFIG.value
     configs.check(config)
-    command.check_file("--out", out)
-    folders = {"adapter": ADAPTER.value} | dict(_named(text) for text in COMPARE.value)
-    for folder in folders.values():
-        _check_base(folder, config.base_model)
+    folders = _adapters(config)
     results = evaluate(config, folders)
     console.print(table(results))
     with command.whole_file("--out", out) as partial:
@@ -57,17 +100,91 @@ def evaluate(config: ConfigDict, folders: dict[str, str]) -> list[Judgement]:
     return judge.compare(conditioners)
 
 
-def _named(text: str) -> tuple[str, str]:
+def on_prompts(file: str, out: pathlib.Path) -> None:
+    """Systems side by side on a prompt set."""
+    if CONFIG.value is None:
+        raise PeaError("--config is needed beside --prompts: whose base model draws, and how")
+    config, prompts, seeds = CONFIG.value, read_prompts(file), _seeds()
+    configs.check(config)
+    adapters, folder = _adapters(config), pathlib.Path(PICTURES.value or out.with_suffix(""))
+    command.check_folder("--pictures", folder)
+    translated = _translated(config.language, prompts, folder)
+    found = evaluation.evaluate_prompts(config, prompts, adapters, translated, seeds, folder, _judges())
+    made_from = dict(
+        prompts=dict(file=file, count=len(prompts)),
+        seeds=seeds,
+        adapters=adapters,
+        translations=TRANSLATOR.value or TRANSLATIONS.value,
+        base_model=config.base_model,
+        language=config.language,
+        evaluation=dict(config.evaluation),
+    )
+    rows = evaluation.picture_rows(prompts, found.paths, PICTURE_ROWS.value)
+    _write(out, found, made_from, rows, f"{config.language}: {file}")
+    console.print(f"pictures in {folder}")
+
+
+def on_folders(out: pathlib.Path) -> None:
+    """Distances of folders of pictures to another one."""
+    if REFERENCE.value is None or not (INCEPTION.value or CLIP.value or ENGLISH_CLIP.value):
+        raise PeaError("--folder needs --reference DIR, and --inception FILE (FID, KID) or --clip MODEL (CMMD)")
+    folders = dict(_named("--folder", text) for text in FOLDER.value)
+    paths = {name: pictures_in(folder) for name, folder in folders.items()}
+    distances = evaluation.judge_folders(_judges(), paths, meshes.make_mesh(), seed=0)
+    found = evaluation.Evaluation([], distances, {})
+    _write(out, found, dict(folders=folders), [], f"Distances to {REFERENCE.value}")
+
+
+def _write(out: pathlib.Path, found: Evaluation, made_from: dict[str, Any], rows: list[PictureRow], title: str) -> None:
+    made, made_from = tables(found.results, found.distances), dict(made_from, judges=vars(_judges()))
+    contents = {
+        ".md": as_markdown(title, made, rows, out.parent),
+        ".html": as_html(title, made, rows),
+        out.suffix: json.dumps(as_json(found.results, found.distances, made_from), indent=2, ensure_ascii=False) + "\n",
+    }
+    for suffix, content in contents.items():
+        with command.whole_file("--out", out.with_suffix(suffix)) as partial:
+            partial.write_text(content, "utf-8")
+    for each in made:
+        console.print(each.for_screen())
+
+
+def _judges() -> Judges:
+    return Judges(CLIP.value, ENGLISH_CLIP.value, PICK_SCORE.value, REFERENCE.value, INCEPTION.value)
+
+
+def _translated(language: str, prompts: list[Prompt], folder: pathlib.Path) -> list[str] | None:
+    if TRANSLATIONS.value and TRANSLATOR.value:
+        raise PeaError("--translations and --translator: give one of them")
+    if TRANSLATIONS.value:
+        return read_translations(TRANSLATIONS.value, prompts)
+    return translate(TRANSLATOR.value, prompts, language, folder / "translations.jsonl") if TRANSLATOR.value else None
+
+
+def _seeds() -> list[int]:
+    if not SEEDS.value or not all(text.strip().isdecimal() for text in SEEDS.value):
+        raise PeaError(f"--seeds {','.join(SEEDS.value)}: must be whole numbers from 0, with commas between")
+    return [int(text) for text in dict.fromkeys(SEEDS.value)]
+
+
+def _adapters(config: ConfigDict) -> dict[str, str]:
+    """All adapter directories by name, each made for the config's base model."""
+    folders = {"adapter": ADAPTER.value} if ADAPTER.value else {}
+    folders |= dict(_named("--compare", text) for text in COMPARE.value)
+    for folder in folders.values():
+        found = read_config(folder).get("base_model")
+        if found != config.base_model:
+            raise PeaError(
+                f"{folder}: this adapter was made for {found!r}, the config has base_model={config.base_model!r}"
+            )
+    return folders
+
+
+def _named(flag: str, text: str) -> tuple[str, str]:
     name, separator, folder = text.partition("=")
-    if not separator or name in ("adapter", "untrained"):
-        raise PeaError(f"--compare {text}: must be NAME=DIR, the name neither adapter nor untrained")
+    if not name or not separator or name in RESERVED:
+        raise PeaError(f"{flag} {text}: must be NAME=DIR, the name neither adapter nor untrained")
     return name, folder
-
-
-def _check_base(folder: str, base_model: str) -> None:
-    found = read_config(folder).get("base_model")
-    if found != base_model:
-        raise PeaError(f"{folder}: this adapter was made for {found!r}, the config has base_model={base_model!r}")
 
 
 if __name__ == "__main__":

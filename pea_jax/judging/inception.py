@@ -38,5 +38,5 @@ class InceptionFeatures:
 def resize(picture: Image.Image) -> np.ndarray:
     """`[299, 299, 3]` float32 from 0 to 255, not rounded."""
     channels = np.moveaxis(np.asarray(opaque(picture), np.float32), -1, 0)
-    scaled = [Image.fromarray(channel, mode="F").resize((SIDE, SIDE), Image.Resampling.BICUBIC) for channel in channels]
+    scaled = [Image.fromarray(channel).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for channel in channels]
     return np.stack([np.asarray(channel).clip(0, 255) for channel in scaled], axis=-1)

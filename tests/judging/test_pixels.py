@@ -23,7 +23,7 @@ PROCESSORS = {
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     values = np.random.default_rng(width).integers(0, 256, (height, width, len(mode))).astype(np.uint8)
-    return Image.fromarray(values.squeeze(), mode)
+    return Image.fromarray(values.squeeze())
 
 
 @pytest.mark.parametrize("name", PROCESSORS)

@@ -1,0 +1,132 @@
+"""A judging from prompts to results: pictures drawn, scored and compared."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from pea_jax import mesh as meshes
+from pea_jax.distill.models import load_models
+from pea_jax.errors import PeaError
+from pea_jax.judging.clip import CLIP
+from pea_jax.judging.comparison import Metric, Result, clip_score, compare, pick_score
+from pea_jax.judging.distances import Distance, distances
+from pea_jax.judging.drawing import Pictures
+from pea_jax.judging.inception import InceptionFeatures
+from pea_jax.judging.picture_files import pictures_in
+from pea_jax.judging.prompts import Prompt
+from pea_jax.judging.report import PictureRow, choose_rows
+from pea_jax.judging.systems import adapter_systems, english_systems
+from pea_jax.sampling.pipeline import Sampling, TextToImage
+
+Paths = Mapping[str, list[list[pathlib.Path]]]  # of each system, by prompt and seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Judges:
+    """Folders or Hub ids of the models that judge; None: that metric is left out.
+
+    `clip` reads the prompts as they are, `english_clip` and `pick_score` their English. `reference` is a folder of
+    pictures; `inception` the file of FID's network. CMMD is by `clip`, or else by `english_clip`.
+    """
+
+    clip: str | None = None
+    english_clip: str | None = None
+    pick_score: str | None = None
+    reference: str | None = None
+    inception: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was found, and where the pictures are."""
+
+    results: list[Result]
+    distances: list[Distance]
+    paths: Paths
+
+
+def evaluate_prompts(
+    config: ConfigDict,
+    prompts: Sequence[Prompt],
+    adapters: Mapping[str, str],
+    translated: Sequence[str] | None,
+    seeds: Sequence[int],
+    folder: pathlib.Path,
+    judges: Judges,
+) -> Evaluation:
+    """English teacher, translation and teacher, and adapters: what they draw, and how good it is.
+
+    Args:
+      config: whose base model draws, as its `evaluation` says.
+      prompts: what is drawn.
+      adapters: their directories, by name.
+      translated: the prompts in English, as a translator gives them.
+      seeds: of the noise; all systems draw a prompt from the same noise.
+      folder: for the pictures; those that are there are kept.
+      judges: which models judge.
+
+    Raises:
+      PeaError: something is missing, broken or does not fit, or there is no system.
+    """
+    mesh = meshes.make_mesh(**config.mesh)
+    frozen = load_models(config, mesh)
+    pipeline = TextToImage(frozen.unet, frozen.vae, frozen.scheduler, mesh)
+    systems = english_systems(config, frozen, prompts, translated)
+    systems += adapter_systems(config, frozen, pipeline, adapters, prompts, mesh)
+    if not systems:
+        raise PeaError("nothing to compare: no adapter, no translation, no English beside the prompts")
+    settings = {name: value for name, value in config.evaluation.items() if name != "seen"}
+    pictures = Pictures(folder, pipeline, Sampling(**settings), config.picture_size)
+    for system in systems:
+        pictures.draw(system, seeds)
+    paths = {
+        system.name: [[pictures.path(system.name, seed, i) for seed in seeds] for i in range(len(prompts))]
+        for system in systems
+    }
+    del frozen, pipeline, pictures, systems  # the judges need the memory
+    there = {name: [path for row in own for path in row if path.exists()] for name, own in paths.items()}
+    results = judge_prompts(judges, paths, prompts, mesh, config.evaluation.seed)
+    return Evaluation(results, judge_folders(judges, there, mesh, config.evaluation.seed), paths)
+
+
+def judge_prompts(judges: Judges, paths: Paths, prompts: Sequence[Prompt], mesh: Mesh, seed: int) -> list[Result]:
+    """All metrics of text and picture, one model after the other in memory."""
+    categories, results = [prompt.category for prompt in prompts], []
+    for metric in _metrics(judges, prompts, mesh):
+        scores = {system: metric.scores(own) for system, own in paths.items()}
+        results += compare(metric.name, scores, categories, seed)
+    return results
+
+
+def judge_folders(
+    judges: Judges, folders: Mapping[str, Sequence[pathlib.Path]], mesh: Mesh, seed: int
+) -> list[Distance]:
+    """All distances to the reference folder; none without one."""
+    if judges.reference is None:
+        return []
+    reference, name = pictures_in(judges.reference), judges.clip or judges.english_clip
+    inception = InceptionFeatures(judges.inception, mesh) if judges.inception else None
+    clip = CLIP.from_pretrained(name, mesh=mesh).image_embeds if name else None
+    return distances(folders, reference, inception=inception, clip=clip, seed=seed)
+
+
+def picture_rows(prompts: Sequence[Prompt], paths: Paths, count: int) -> list[PictureRow]:
+    """The first seed's pictures of at most `count` prompts."""
+    rows = [
+        PictureRow(prompt, {name: own[i][0] if own[i][0].exists() else None for name, own in paths.items()})
+        for i, prompt in enumerate(prompts)
+    ]
+    return choose_rows(rows, count)
+
+
+def _metrics(judges: Judges, prompts: Sequence[Prompt], mesh: Mesh) -> Iterator[Metric]:
+    native, english = [prompt.prompt for prompt in prompts], [prompt.english for prompt in prompts]
+    if judges.clip:
+        yield clip_score("CLIPScore", CLIP.from_pretrained(judges.clip, mesh=mesh), native)
+    if judges.english_clip:
+        yield clip_score("CLIPScore in English", CLIP.from_pretrained(judges.english_clip, mesh=mesh), english)
+    if judges.pick_score:
+        yield pick_score(CLIP.from_pretrained(judges.pick_score, mesh=mesh), english)

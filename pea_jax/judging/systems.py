@@ -1,0 +1,68 @@
+"""The systems that are compared, from a config and adapter directories: who draws which text."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from pea_jax.adapter import PEAdapter
+from pea_jax.distill.models import FrozenModels
+from pea_jax.judging.drawing import System
+from pea_jax.judging.prompts import Prompt
+from pea_jax.sampling.pipeline import TextToImage
+from pea_jax.text.conditioner import AdapterConditioner
+from pea_jax.weights.adapter_layouts import read_config
+from pea_jax.weights.torch_names import to_torch_names
+
+TEACHER, TRANSLATED = "English teacher", "translation + teacher"
+
+
+def english_systems(
+    config: ConfigDict, frozen: FrozenModels, prompts: Sequence[Prompt], translated: Sequence[str] | None
+) -> list[System]:
+    """The teacher with the English of the prompts, where they have it, and with their translation, if there is one."""
+    english, base = [prompt.english for prompt in prompts], dict(base_model=config.base_model)
+    systems = [System(TEACHER, frozen.teacher, english, base)] if any(english) else []
+    return systems + ([System(TRANSLATED, frozen.teacher, translated, base)] if translated else [])
+
+
+def adapter_systems(
+    config: ConfigDict,
+    frozen: FrozenModels,
+    pipeline: TextToImage,
+    folders: Mapping[str, str],
+    prompts: Sequence[Prompt],
+    mesh: Mesh,
+) -> list[System]:
+    """Each adapter, by name, with the prompts as they are; behind the text encoder that it was trained with.
+
+    Raises:
+      PeaError: an adapter is missing, broken, or made for another base model.
+    """
+    systems = []
+    for name, folder in folders.items():
+        conditioner = _conditioner(config, frozen, folder, mesh)
+        pipeline.check(conditioner.adapter_dims, folder)
+        encoder = conditioner.text_encoder.describe()
+        origin = dict(base_model=config.base_model, adapter=_fingerprint(conditioner), text_encoder=encoder)
+        systems.append(System(name, conditioner, [prompt.prompt for prompt in prompts], origin))
+    return systems
+
+
+def _conditioner(config: ConfigDict, frozen: FrozenModels, folder: str, mesh: Mesh) -> AdapterConditioner:
+    rule: Any = read_config(folder).get("text_encoder")
+    ours = dict(config.text_encoder)
+    if isinstance(rule, Mapping) and all(rule.get(name) == ours[name] for name in ("id", "context_length", "prefix")):
+        return AdapterConditioner(frozen.student, PEAdapter.from_pretrained(folder))
+    return AdapterConditioner.from_pretrained(folder, dtype=jnp.dtype(config.dtype), mesh=mesh)
+
+
+def _fingerprint(conditioner: AdapterConditioner) -> str:
+    """Of the adapter's numbers, wherever they were read from."""
+    digest = hashlib.sha256()
+    for name, array in sorted(to_torch_names(conditioner.params[1]).items()):
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()

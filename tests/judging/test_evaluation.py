@@ -1,0 +1,108 @@
+"""The command on prompts and on folders: tiny base model, tiny CLIP, adapters of random numbers."""
+
+import json
+import pathlib
+import re
+
+import pytest
+from flax import nnx
+
+from pea_jax.adapter import AdapterDims, PEAdapter
+from tests import commands
+from tests.judging import clips
+
+SYSTEMS = ["English teacher", "translation + teacher", "adapter", "other"]
+PROMPTS = [
+    dict(id="apple", category="general", prompt="красное яблоко", english="red apple"),
+    dict(id="dog", category="general", prompt="собака", english="dog"),
+    dict(id="tea", category="culture", prompt="самовар"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(world, tmp_path_factory) -> pathlib.Path:
+    """Two adapters, a CLIP, prompts and their translations."""
+    folder = tmp_path_factory.mktemp("judging")
+    rule = dict(id="assets/multilingual-e5-small", context_length=16, prefix="")
+    config = dict(base_model=str(world[1]["base_model"]), text_encoder=rule)
+    for seed in range(2):
+        adapter = PEAdapter(AdapterDims(384, 16, 20, 40), rngs=nnx.Rngs(seed))
+        adapter.save_pretrained(folder / f"adapter{seed}", config, "card")
+    clips.save_clip(folder / "clip")
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
+    (folder / "english.txt").write_text("a red apple\na dog\na samovar\n")
+    return folder
+
+
+def evaluate(world, place: pathlib.Path, out: pathlib.Path):
+    flags = dict(config=commands.CONFIG, adapter=place / "adapter0", compare=f"other={place / 'adapter1'}")
+    judges = dict(clip=place / "clip", english_clip=place / "clip", pick_score=place / "clip")
+    flags |= dict(judges, prompts=place / "prompts.jsonl", translations=place / "english.txt", seeds="0,5")
+    arguments = commands.command("evaluate", world[1], **flags, out=out, reference=place / "reference")
+    return commands.run_forked(arguments)
+
+
+def test_systems_side_by_side(world, place, tmp_path):
+    (place / "reference").mkdir()
+    for i, picture in enumerate(clips.pictures(4)):
+        picture.save(place / "reference" / f"{i}.png")
+    out = tmp_path / "report.json"
+    result = evaluate(world, place, out)
+    assert result.returncode == 0, result.stderr
+    made = json.loads(out.read_text())
+    scores = {(r["metric"], r["category"], r["system"]): r for r in made["results"]}
+    assert [name for metric, category, name in scores if (metric, category) == ("CLIPScore", "all")] == SYSTEMS
+    assert {metric for metric, _, _ in scores} == {"CLIPScore", "CLIPScore in English", "PickScore"}
+    observations = {key: r["score"]["observations"] for key, r in scores.items()}
+    assert observations["CLIPScore", "all", "English teacher"] == 2
+    assert observations["CLIPScore", "all", "adapter"] == 3
+    assert observations["CLIPScore", "culture", "other"] == 1
+    assert scores["PickScore", "all", "other"]["difference"]["observations"] == 2
+    distances = [(d["metric"], d["system"], d["pictures"], d["reference"]) for d in made["distances"]]
+    assert distances == [("CMMD", name, 4 if name == SYSTEMS[0] else 6, 4) for name in SYSTEMS]
+    html, markdown = (out.with_suffix(suffix).read_text() for suffix in (".html", ".md"))
+    assert html.count("data:image/jpeg;base64,") == 4 * 3 - 1 and "самовар" in html
+    links = re.findall(r"!\[\]\((.*?)\)", markdown)
+    assert len(links) == 11 and all((tmp_path / link.replace("%20", " ")).is_file() for link in links)
+    assert "difference to English teacher" in markdown and "CMMD" in result.stdout
+    _goes_on(world, place, out)
+
+
+def _goes_on(world, place: pathlib.Path, out: pathlib.Path) -> None:
+    """What a killed run had not drawn is drawn, from the same noise; the figures are the same."""
+    made, picture = out.read_bytes(), out.with_suffix("") / "other" / "5" / "00002.png"
+    pixels, before = picture.read_bytes(), (picture.parent / "00001.png").stat().st_mtime_ns
+    picture.unlink()
+    result = evaluate(world, place, out)
+    assert result.returncode == 0, result.stderr
+    assert picture.read_bytes() == pixels and (picture.parent / "00001.png").stat().st_mtime_ns == before
+    assert out.read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (dict(prompts="a.txt"), "--config is needed beside --prompts"),
+        (dict(folder="a=b"), "--folder needs --reference DIR"),
+        (dict(folder="a", reference="b", clip="c"), "--folder a: must be NAME=DIR"),
+        (dict(prompts="nowhere.txt", config=commands.CONFIG), "nowhere.txt: no such file"),
+        (dict(prompts="assets/prompts/ru.jsonl", config=commands.CONFIG, seeds="1,x"), "--seeds 1,x: must be whole"),
+        (dict(folder="a=nowhere", reference="b", clip="c"), "nowhere: no such folder of pictures"),
+    ],
+)
+def test_wrong_flags_are_named(tmp_path, flags, said):
+    result = commands.run_forked(commands.command("evaluate", {}, **flags, out=tmp_path / "report.json"))
+    assert result.returncode == 1 and f"error: {said}" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders(place, tmp_path):
+    for name, seed in (("ours", 1), ("theirs", 2)):
+        (tmp_path / name).mkdir()
+        for i, picture in enumerate(clips.pictures(3, seed)):
+            picture.save(tmp_path / name / f"{i}.png")
+    flags = dict(folder=f"ours={tmp_path / 'ours'}", reference=tmp_path / "theirs", clip=place / "clip")
+    result = commands.run_forked(commands.command("evaluate", {}, **flags, out=tmp_path / "report.json"))
+    assert result.returncode == 0, result.stderr
+    (only,) = json.loads((tmp_path / "report.json").read_text())["distances"]
+    assert (only["metric"], only["system"], only["pictures"]) == ("CMMD", "ours", 3) and only["value"] > 0
