@@ -7,14 +7,16 @@ of this machine. Nothing is run, and of the models the configs and tokenizers al
 traffic are those of the compiled program, for the largest batch that fits, or for --batch. How fast it runs nobody
 knows before: images a second are reckoned with --utilisation of the chips' peak.
 
-Compiling Stable Diffusion XL takes more than a quarter of an hour of a core, and 8 GB; the largest batch at least three
-compilations, --batch one. Of slices of one kind of chip with the same `fsdp` the smallest alone is compiled for, since
-one chip runs the same program on all of them.
+Of slices of one kind of chip with the same `fsdp` the smallest alone is compiled for, since one chip runs the same
+program on all of them. For TPUs that are not there a program is compiled until its memory is known, and the space that
+its code takes is reckoned; --kernels compiles to the end, in ten times the time. The largest batch takes at least three
+compilations, --batch one. With --out each is kept as soon as it is there: what was stopped goes on where it was.
 """
 
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -23,6 +25,7 @@ from rich.table import Table
 from pea_jax import command
 from pea_jax.config import check
 from pea_jax.distill.planning import Plan, make_plans, slices
+from pea_jax.distill.remembered import Remembered
 from pea_jax.distill.training_set import buckets_of
 from pea_jax.errors import PeaError
 from pea_jax.report import console
@@ -32,6 +35,7 @@ TOPOLOGY = flags.DEFINE_list("topology", [], "TPU slices, e.g. v5e:4x4 or v4:2x2
 UTILISATION = flags.DEFINE_float("utilisation", 0.4, "Share of the peak that images a second are reckoned with")
 BATCH = flags.DEFINE_integer("batch", None, "Samples a chip; none: as many as fit", lower_bound=1)
 ALL_BUCKETS = flags.DEFINE_bool("all_buckets", False, "Every bucket; otherwise the one with the most pixels")
+KERNELS = flags.DEFINE_bool("kernels", False, "Compile for TPUs that are not there to the end")
 OUT = flags.DEFINE_string("out", None, "JSON file to write")
 
 
@@ -46,11 +50,15 @@ def main() -> None:
         command.check_file("--out", out)
     buckets = sorted(buckets_of(config), key=lambda size: -size[0] * size[1])
     buckets = buckets if ALL_BUCKETS.value else buckets[:1]
-    plans = make_plans(config, slices(config, TOPOLOGY.value), buckets, BATCH.value)
+    settings: dict[str, Any] = dict(kernels=KERNELS.value)
+    if out is not None:
+        settings["keep"] = Remembered(steps := out.with_name(out.name + ".steps"), config)
+    plans = make_plans(config, slices(config, TOPOLOGY.value), buckets, BATCH.value, **settings)
     console.print(table(plans, config.batch_size, UTILISATION.value))
     if out is not None:
         with command.whole_file("--out", out) as partial:
             partial.write_text(json.dumps([dataclasses.asdict(plan) for plan in plans], indent=2) + "\n")
+        steps.unlink(missing_ok=True)
 
 
 def table(plans: list[Plan], batch_size: int, utilisation: float) -> Table:
@@ -83,10 +91,12 @@ def _of_step(plan: Plan, utilisation: float) -> dict[str, str]:
         "its samples": step and _giga(step.inputs),
         "activations": step and _giga(step.activations),
         "temporary": step and _giga(step.temporary),
+        "its program": step and f"{_giga(step.program)}{'' if step.kernels else ', reckoned'}",
         "memory in all": f"{_giga(step.memory) if step else 'more than all'} of {limit}",
         "TFLOPs a step": step and f"{step.flops / 1e12:.2f}",
         "TFLOPs with what is computed again": step and f"{step.executed_flops / 1e12:.2f}",
         "gathered": step and _giga(step.gathered),
+        "gathered at one time": step and _giga(step.gathered_at_once),
         "reduced": step and _giga(step.reduced),
         "FLOPs a byte of memory traffic": step and f"{step.intensity:.0f}",
         f"images/s, all chips, at {utilisation:.0%} of peak": f"{speed:.1f}" if speed else "peak not known",

@@ -1,5 +1,6 @@
 """The command on this machine's devices, and programs for TPUs that are not here."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -11,10 +12,13 @@ import pytest
 from pea_jax import chips, hlo
 from pea_jax import config as configs
 from pea_jax import mesh as meshes
+from pea_jax.distill.footprint import TooLarge
 from pea_jax.distill.planning import Slice, make_plans, slices
+from pea_jax.distill.remembered import Remembered
 from pea_jax.errors import PeaError
 from pea_jax.models.attention import attention, traced_for
 from tests import commands
+from tests.distill.test_footprint import NOTHING
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +47,19 @@ def test_the_command(fields, tmp_path):
 def test_one_compilation_serves_all_slices_of_a_kind(monkeypatch):
     """What is compiled stands still here; the test of `largest` is in test_footprint."""
     compiled = []
-    monkeypatch.setattr("pea_jax.distill.planning._run", lambda config, mesh: mesh)
-    monkeypatch.setattr("pea_jax.distill.planning._step", lambda run, *rest: compiled.append(run.size))
+
+    def measure(config, topology, bucket, batch):
+        compiled.append((topology, bucket, batch))
+        return dataclasses.replace(NOTHING, batch=batch, reduced=600.0, flops=1e9)
+
+    monkeypatch.setattr("pea_jax.distill.planning.compile_apart", measure)
+    monkeypatch.setattr("pea_jax.distill.planning.footprint_of", lambda step, limit: step)
     fields = configs.emoji("ru")
     fields.mesh.fsdp = 2
     found = slices(fields, ["v5e:4x4", "v6e:2x2", "v5e:2x2"])
-    plans = make_plans(fields, found, [(64, 64)])
-    assert sorted(compiled) == [4, 4]
+    plans = make_plans(fields, found, [(64, 64)], batch=3)
+    assert sorted(compiled) == [("v5e:2x2", (64, 64), 3), ("v6e:2x2", (64, 64), 3)]
+    assert [plan.step.reduced for plan in plans] == [750.0, 600.0, 600.0]  # 15/16 and 3/4 of twice the gradient
     assert [(plan.topology, plan.compiled_for, plan.chips) for plan in plans] == [
         ("v5e:4x4", "v5e:2x2", 16),
         ("v6e:2x2", "v6e:2x2", 4),
@@ -87,13 +97,42 @@ def test_a_program_for_tpus_has_their_attention():
     assert hlo.traffic(program) == {"gathered": 0, "reduced": 0}
 
 
+def test_a_plan_that_was_stopped_goes_on(tmp_path):
+    """What fits, and what does not; another config compiles anew."""
+    compiled = []
+
+    def compile_step(bucket, batch):
+        compiled.append(batch)
+        if batch > 2:
+            raise TooLarge(batch)
+        return dataclasses.replace(NOTHING, batch=batch)
+
+    config, path = configs.emoji("ru"), tmp_path / "plans" / "plan.json.steps"
+    (one,) = slices(config, ["v5e:2x2"])
+    for _ in range(2):
+        remembered = Remembered(path, config)(compile_step, one)
+        assert remembered((64, 64), 2).batch == 2
+        with pytest.raises(TooLarge):
+            remembered((64, 64), 3)
+    assert compiled == [2, 3]
+    config.remat = "block"
+    Remembered(path, config)(compile_step, one)((64, 64), 2)
+    assert compiled == [2, 3, 2]
+
+
 @pytest.mark.slow  # a minute
 def test_a_slice_of_tpus(fields):
+    """With and without kernels; what is reckoned without them is not less than what there is."""
     config = configs.emoji("ru")
     config.update_from_flattened_dict(dict(dtype="bfloat16", remat="block", base_model=str(fields["base_model"])))
     config.text_encoder.context_length, config.mesh.fsdp = 16, 2
-    (plan,) = make_plans(config, slices(config, ["v5e:2x2"]), [(64, 64)], batch=4)
+    found = slices(config, ["v5e:2x2"])
+    (early,) = make_plans(config, found, [(64, 64)], batch=4)
+    (plan,) = make_plans(config, found, [(64, 64)], batch=4, kernels=True)
     assert plan.step.memory < plan.limit and plan.step.reduced > 0
+    assert plan.step.kernels and not early.step.kernels
+    assert plan.step.memory <= early.step.memory < 2 * plan.step.memory
+    assert early.step.gathered == plan.step.gathered and early.step.seconds < plan.step.seconds
     assert plan.images_per_second(0.5) == pytest.approx(4 * 4 * 0.5 * 197e12 / plan.step.flops)
 
 

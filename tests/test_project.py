@@ -33,7 +33,10 @@ TESTED_BY = {
     "distill/judging.py": "test_train.py",
     "distill/models.py": "test_train.py",
     "distill/overview.py": "data/test_inspect.py",
+    "distill/apart.py": "test_plan.py",
     "distill/planning.py": "test_plan.py",
+    "distill/remembered.py": "test_plan.py",
+    "hlo/program.py": "hlo/test_traffic.py",
     "distill/pictures.py": "test_train.py",
     "evaluate.py": "test_train.py",
     "export.py": "test_train.py",
@@ -62,7 +65,6 @@ TESTED_BY = {
     "sampling/timesteps.py": "sampling/test_schedulers.py",
     "judging/distances.py": "judging/test_comparison.py",
     "judging/picture_files.py": "judging/test_comparison.py",
-    "judging/systems.py": "judging/test_evaluation.py",
     "judging/tables.py": "judging/test_report.py",
     "weights/clip_vision.py": "judging/test_clip.py",
     "weights/inception.py": "models/test_inception.py",
@@ -115,8 +117,7 @@ def test_every_module_has_a_test_file():
 
 def commands(document: pathlib.Path) -> list[list[str]]:
     """The shell commands in the indented or fenced blocks of a Markdown file, one list of words each."""
-    text = document.read_text().replace("\\\n", " ")
-    lines = re.findall(r"^\s*(?:\$ )?((?:make|python|\.venv/bin/python|git|pip) .*)$", text, re.M)
+    lines = re.findall(r"^\s*(?:\$ )?((?:make|python|\.venv/bin/python|git|pip) .*)$", document.read_text(), re.M)
     return [shlex.split(line, comments=True) for line in lines]
 
 

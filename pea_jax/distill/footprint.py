@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from pea_jax.mesh import replicated
 
 FIRST_BATCHES = (2, 4)  # a chip; the largest that fits is reckoned from these
 GUESSES = 3  # at that, each compiled
+CODE = 30_000  # bytes of program an operation of its optimised HLO takes on TPUs, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +30,20 @@ class Footprint:
     activations: int  # kept from the student's forward pass for its backward pass
     temporary: int  # all else that comes and goes
     memory: int  # at the peak, with the program itself
+    program: int  # of this
+    kernels: bool  # whether the program was made to the end; else its size is reckoned, and `temporary` an upper bound
     flops: float  # of matrix products and convolutions that the model takes
     executed_flops: float  # with what the backward pass computes again
-    accessed: float  # read from memory and written to it, as the compiler counts
+    accessed: float  # read from memory and written to it, of operands and results
     gathered: float  # received: parameters made whole, arrays moved
+    gathered_at_once: float  # the most that is gathered at one time
     reduced: float  # received: sums over chips
     seconds: float  # that compiling took
 
     @property
     def intensity(self) -> float:
         """Operations for each byte of memory traffic."""
-        return self.executed_flops / self.accessed
+        return self.executed_flops / max(self.accessed, 1.0)
 
 
 class TooLarge(Exception):
@@ -50,40 +54,77 @@ class TooLarge(Exception):
         self.memory = memory
 
 
-def measure(run: AbstractRun, bucket: Size, mesh: Mesh, limit: int | None, batch: int) -> Footprint:
+class Compiled(NamedTuple):
+    """A step as it was compiled, before its text is read; all of one chip."""
+
+    batch: int
+    program: hlo.Program
+    parameters: int
+    inputs: int
+    operations: flops.Operations
+    seconds: float
+
+
+def compile_step(
+    run: AbstractRun, mesh: Mesh, limit: int | None, bucket: Size, batch: int, *, kernels: bool = True
+) -> Compiled:
     """The step of `run` on `mesh`, compiled as training does for `batch` samples a chip.
 
+    Without `kernels` it is compiled until its memory is known; then the compiler is still at work, see
+    `hlo.plan_memory`.
+
     Raises:
-      TooLarge: it does not fit into `limit` bytes, as the compiler or the sum of its parts says.
+      TooLarge: it does not fit into `limit` bytes, as the compiler says.
     """
     rows, start = _with_rows(run.batches[bucket], batch * mesh.size), time.perf_counter()
     step = jax.jit(run.train_step, donate_argnums=0, out_shardings=replicated(mesh))
     traced = step.trace(run.state, run.frozen, rows)
     try:
-        compiled = traced.lower().compile()
+        program = (hlo.finish if kernels else hlo.plan_memory)(traced.lower())
     except jax.errors.JaxRuntimeError as error:
         if sizes := chips.too_large(error):
             raise TooLarge(sizes[0]) from error
+        if limit is not None and "RESOURCE_EXHAUSTED" in str(error):  # of GPUs, which say less
+            raise TooLarge(limit + 1) from error
         raise
-    text, sizes = compiled.as_text(), compiled.memory_analysis()
-    parameters, inputs = _bytes((run.state, run.frozen)), _bytes(rows)
-    saved = int(hlo.saved_for_backward(text))
-    temporary = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    memory = sizes.argument_size_in_bytes + temporary + sizes.generated_code_size_in_bytes
+    model, executed = flops.operations(traced.jaxpr)
+    return Compiled(
+        batch,
+        program,
+        parameters=_bytes((run.state, run.frozen)),
+        inputs=_bytes(rows),
+        operations=flops.Operations(model / mesh.size, executed / mesh.size),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def footprint_of(step: Compiled, limit: int | None) -> Footprint:
+    """What its text says.
+
+    Raises:
+      TooLarge: the sum of its parts does not fit into `limit` bytes.
+    """
+    program, text = step.program, step.program.text
+    code = program.code if program.code is not None else CODE * sum(1 for _ in hlo.instructions(text))
+    memory = program.arguments + program.temporary + code
     if limit is not None and memory > limit:
         raise TooLarge(memory)
+    saved = min(int(hlo.saved_for_backward(text)), program.temporary)
     return Footprint(
-        batch=batch,
-        parameters=parameters,
-        inputs=inputs,
-        activations=min(saved, temporary),
-        temporary=max(temporary - saved, 0),
+        batch=step.batch,
+        parameters=step.parameters,
+        inputs=step.inputs,
+        activations=saved,
+        temporary=program.temporary - saved,
         memory=memory,
-        flops=flops.count(traced.jaxpr, again=False) / mesh.size,
-        executed_flops=flops.count(traced.jaxpr) / mesh.size,
-        accessed=compiled.cost_analysis().get("bytes accessed", math.nan),
+        program=code,
+        kernels=program.code is not None,
+        flops=step.operations.model,
+        executed_flops=step.operations.executed,
+        accessed=hlo.accessed(text),
         **hlo.traffic(text),
-        seconds=time.perf_counter() - start,
+        gathered_at_once=hlo.gathered_at_once(text),
+        seconds=step.seconds,
     )
 
 

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.sharding import Mesh
@@ -12,9 +12,13 @@ from ml_collections import ConfigDict
 from pea_jax import chips, flops
 from pea_jax import mesh as meshes
 from pea_jax.data.buckets import Size
-from pea_jax.distill.abstract import AbstractRun, abstract_run
-from pea_jax.distill.footprint import Footprint, TooLarge, largest, measure
+from pea_jax.distill.abstract import abstract_run
+from pea_jax.distill.apart import compile_apart
+from pea_jax.distill.footprint import Compiled, Footprint, TooLarge, compile_step, footprint_of, largest
 from pea_jax.errors import PeaError
+
+HERE = "this machine"
+Measure = Callable[[Size, int], Footprint]  # of a bucket and a batch a chip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +50,10 @@ class Slice:
     mesh: Mesh
 
     @property
-    def program(self) -> tuple[str, int]:
-        """What decides the program of one chip: its kind, and over how many the frozen parameters are split."""
-        return self.mesh.devices.flat[0].device_kind, self.mesh.shape["fsdp"]
+    def program(self) -> tuple[str, int, bool]:
+        """What decides the program of one chip: its kind, over how many the frozen parameters are split, and whether
+        there are others."""
+        return self.mesh.devices.flat[0].device_kind, self.mesh.shape["fsdp"], self.mesh.size > 1
 
 
 def slices(config: ConfigDict, topologies: Sequence[str]) -> list[Slice]:
@@ -58,7 +63,7 @@ def slices(config: ConfigDict, topologies: Sequence[str]) -> list[Slice]:
       PeaError: a name is not known, or the config's mesh does not cover the chips.
     """
     if not topologies:
-        return [Slice("this machine", meshes.make_mesh(**config.mesh))]
+        return [Slice(HERE, meshes.make_mesh(**config.mesh))]
     found = []
     for name in topologies:
         devices = chips.topology_devices(name)
@@ -70,35 +75,55 @@ def slices(config: ConfigDict, topologies: Sequence[str]) -> list[Slice]:
 
 
 def make_plans(
-    config: ConfigDict, topologies: Sequence[Slice], buckets: Sequence[Size], batch: int | None = None
+    config: ConfigDict,
+    topologies: Sequence[Slice],
+    buckets: Sequence[Size],
+    batch: int | None = None,
+    *,
+    kernels: bool = False,
+    keep: Callable[[Measure, Slice], Measure] = lambda measure, _: measure,
 ) -> list[Plan]:
     """A plan for each slice and bucket, with `batch` samples a chip, by default as many as fit.
 
     Of slices on which one chip runs the same program the smallest alone is compiled for. The others differ in the
     number of chips over which the adapter's gradient is summed, and in nothing else.
+
+    Args:
+      kernels: programs for TPUs that are not there are compiled to the end, not until their memory is known.
+      keep: wraps what measures the programs of a slice, to remember what was found.
     """
-    by_program: dict[tuple[str, int], list[Slice]] = {}
+    by_program: dict[tuple[str, int, bool], list[Slice]] = {}
     for one in sorted(topologies, key=lambda one: one.mesh.size):
         by_program.setdefault(one.program, []).append(one)
     plans: dict[tuple[str, Size], Plan] = {}
     for same in by_program.values():
-        run = _run(config, same[0].mesh)
+        measure = keep(_measure(config, same[0], kernels), same[0])
         for bucket in buckets:
-            step = _step(run, same[0].mesh, bucket, batch)
+            step = _step(measure, same[0].mesh, bucket, batch)
             plans |= {(one.name, bucket): _plan(one, same[0], bucket, step) for one in same}
     return [plans[one.name, bucket] for one in topologies for bucket in buckets]
 
 
-def _run(config: ConfigDict, mesh: Mesh) -> AbstractRun:
-    """With one sample a chip; `measure` sets the batch."""
+def compiler_of(config: ConfigDict, one: Slice, *, kernels: bool) -> Callable[[Size, int], Compiled]:
+    """What compiles the step of a config for one slice, in this process; `kernels` as for `compile_step`."""
     config = copy.deepcopy(config)
-    config.batch_size = mesh.size
-    return abstract_run(config, mesh)
+    config.batch_size = one.mesh.size  # `compile_step` sets the batch
+    run, limit = abstract_run(config, one.mesh), chips.memory_of(one.mesh.devices.flat[0])
+    return functools.partial(compile_step, run, one.mesh, limit, kernels=kernels)
 
 
-def _step(run: AbstractRun, mesh: Mesh, bucket: Size, batch: int | None) -> Footprint | None:
+def _measure(config: ConfigDict, one: Slice, kernels: bool) -> Measure:
+    if one.name == HERE or kernels:
+        compiled = compiler_of(config, one, kernels=True)
+    else:
+        compiled = functools.partial(compile_apart, config, one.name)
+    limit = chips.memory_of(one.mesh.devices.flat[0])
+    return lambda bucket, batch: footprint_of(compiled(bucket, batch), limit)
+
+
+def _step(measure: Measure, mesh: Mesh, bucket: Size, batch: int | None) -> Footprint | None:
     limit = chips.memory_of(mesh.devices.flat[0])
-    compile_batch = functools.partial(measure, run, bucket, mesh, limit)
+    compile_batch = functools.partial(measure, bucket)
     if batch is None and limit is not None:
         return largest(compile_batch, limit)
     try:
@@ -109,6 +134,9 @@ def _step(run: AbstractRun, mesh: Mesh, bucket: Size, batch: int | None) -> Foot
 
 def _plan(one: Slice, compiled_for: Slice, bucket: Size, step: Footprint | None) -> Plan:
     device: jax.Device = one.mesh.devices.flat[0]
+    if step is not None and one.mesh.size > compiled_for.mesh.size:
+        more, fewer = ((count - 1) / count for count in (one.mesh.size, compiled_for.mesh.size))
+        step = dataclasses.replace(step, reduced=step.reduced * more / fewer)  # around a longer ring
     return Plan(
         topology=one.name,
         compiled_for=compiled_for.name,

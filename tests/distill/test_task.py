@@ -100,6 +100,27 @@ def test_loss_terms_and_gradient_are_the_published_ones(setting, torch_unet, hyb
         np.testing.assert_allclose(value, expected_gradient, atol=1e-4 * np.abs(expected_gradient).max())
 
 
+def test_the_teachers_pass_keeps_no_activations(setting):
+    """The backward pass gets the student's activations, and of the teacher what it is compared with."""
+    task, params, frozen, batch = setting
+
+    def kept(weights: LossWeights) -> int:
+        loss = dataclasses.replace(task, weights=weights).loss
+
+        def residuals(params, frozen, batch):
+            return jax.vjp(lambda p: loss(p, frozen, batch, jax.random.key(0))[0], params)[1]
+
+        found = jax.tree.leaves(jax.eval_shape(residuals, params, frozen, batch))
+        return sum(x.size * x.dtype.itemsize for x in found if x.ndim > 1 and x.shape[0] == BATCH)
+
+    unet, noisy = nnx.merge(task.unet, frozen["unet"]), jnp.zeros((BATCH, 8, 8, 4))
+    given = dict(text_embeds=batch["pooled_prompt_embeds"], time_ids=batch["time_ids"])
+    outputs = jax.eval_shape(lambda: unet(noisy, jnp.ones(BATCH), batch["prompt_embeds"], **given))
+    compared = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(outputs))
+    alone, both = kept(LossWeights(output=0, features=0)), kept(LossWeights())
+    assert alone > 10 * compared and both <= alone + 2 * compared
+
+
 def test_identical_conditioning_gives_exactly_no_distillation_loss(setting):
     task, params, frozen, batch = setting
     student, _ = task.conditionings(params, frozen, batch, jax.random.key(0))

@@ -54,19 +54,26 @@ def test_sizes_of_dtypes():
     assert sizes == {"pred": 10, "bf16": 20, "f8e4m3fn": 10, "s4": 5, "f32": 40}
 
 
-def test_what_the_backward_pass_reads_of_the_forward_pass():
-    """`a` through a bitcast, `c` by an operation without a name; the parameter and `b` are not kept for it."""
-    names = ('metadata={op_name="jit(step)/jvp()/dot"}', 'metadata={op_name="jit(step)/transpose(jvp())/dot"}')
-    program = f"""
-ENTRY %main (p: f32[8]) -> f32[8] {{
-  %p = f32[8]{{0}} parameter(0)
-  %a = bf16[16]{{0}} fusion(%p), kind=kLoop, calls=%f, {names[0]}
-  %b = bf16[32]{{0}} fusion(%a), kind=kLoop, calls=%f, {names[0]}
-  %c = bf16[64]{{0}} fusion(%b), kind=kLoop, calls=%f, {names[0]}
-  %same = bf16[4,4]{{1,0}} bitcast(%a)
-  %d = f32[8]{{0}} fusion(%same, %p), kind=kLoop, calls=%f, {names[1]}
-  %e = f32[8]{{0}} copy(%d)
-  ROOT %g = f32[8]{{0}} fusion(%e, %c), kind=kLoop, calls=%f, {names[1]}
+def test_a_collective_that_is_spread_over_fusions_counts_once():
+    """As TPUs write it: 4 chips along the second axis of a mesh of 2 x 4, a start, a step and a done of one channel."""
+    gather = "replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}"
+    parts = "\n".join(
+        f"""%part.{i} (p: bf16[4,64]) -> bf16[16,64] {{
+  %p = bf16[4,64]{{1,0}} parameter(0)
+  ROOT %whole = bf16[16,64]{{1,0}} all-gather(%p), channel_id=7, {gather}
 }}
 """
-    assert hlo.saved_for_backward(program) == 2 * 16 + 2 * 64
+        for i in range(3)
+    )
+    program = f"""{parts}
+ENTRY %main (p: bf16[4,64]) -> bf16[16,64] {{
+  %p = bf16[4,64]{{1,0}} parameter(0)
+  %start = bf16[16,64]{{1,0}} fusion(%p), kind=kCustom, calls=%part.0
+  %step = bf16[16,64]{{1,0}} fusion(%p, %start), kind=kCustom, calls=%part.1
+  %done = bf16[16,64]{{1,0}} fusion(%p, %step), kind=kCustom, calls=%part.2
+  %other = bf16[16,64]{{1,0}} all-gather(%p), channel_id=8, {gather}
+  ROOT %sum = bf16[16,64]{{1,0}} add(%done, %other)
+}}
+"""
+    assert hlo.traffic(program)["gathered"] == 2 * (16 * 64 * 2) * 3 / 4
+    assert hlo.gathered_at_once(program) == 2 * (16 * 64 * 2)

@@ -1,0 +1,46 @@
+"""What was compiled for a plan, kept line by line in a file, so that a plan that was stopped goes on where it was."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from pea_jax.data.buckets import Size
+from pea_jax.distill.footprint import Footprint, TooLarge
+from pea_jax.distill.planning import Measure, Slice
+
+
+class Remembered:
+    """Wraps what measures the programs of a slice; what is in `path` is not measured again for the same config."""
+
+    def __init__(self, path: pathlib.Path, config: ConfigDict):
+        self._path = path
+        self._made_with = hashlib.sha256(f"{config.to_json(sort_keys=True)} {jax.__version__}".encode()).hexdigest()
+        entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self._found = {json.dumps(entry["program"]): entry for entry in entries}
+
+    def __call__(self, measure: Measure, one: Slice) -> Measure:
+        def remember(bucket: Size, batch: int) -> Footprint:
+            program = [self._made_with, *one.program, *bucket, batch]
+            entry = self._found.get(json.dumps(program)) or self._measure(measure, program, bucket, batch)
+            if "too_large" in entry:
+                raise TooLarge(entry["too_large"])
+            return Footprint(**entry["step"])
+
+        return remember
+
+    def _measure(self, measure: Measure, program: list, bucket: Size, batch: int) -> dict[str, Any]:
+        entry: dict[str, Any] = dict(program=program)
+        try:
+            entry["step"] = dataclasses.asdict(measure(bucket, batch))
+        except TooLarge as error:
+            entry["too_large"] = error.memory
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            print(json.dumps(entry), file=file, flush=True)
+        self._found[json.dumps(program)] = entry
+        return entry
