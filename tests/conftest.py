@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # In place of the user's own. What one worker or command has compiled the others, who inherit it, need not.
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pea_jax_tests")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "xla")
+    os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # else the folder's name is part of every key
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import jax
