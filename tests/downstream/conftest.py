@@ -10,7 +10,6 @@ import diffusers
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionXLPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
@@ -75,7 +74,7 @@ def save_lora(base: UNet2DConditionModel, path: pathlib.Path, seed: int) -> None
     generator = torch.Generator().manual_seed(seed)
     layers = {
         name: 0.3 * torch.randn(tensor.shape, generator=generator)
-        for name, tensor in convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)).items()
+        for name, tensor in get_peft_model_state_dict(unet).items()
     }
     StableDiffusionXLPipeline.save_lora_weights(path.parent, layers, weight_name=path.name)
 
