@@ -62,7 +62,8 @@ class Sampling:
         Raises:
           PeaError: there are none, or `config` or a setting is not supported.
         """
-        if not 0 < self.strength <= 1 or (made := int(self.steps * self.strength)) < 1:
+        made = int(self.steps * self.strength)
+        if not 0 < self.strength <= 1 or made < min(1, self.steps):
             raise PeaError(
                 f"strength={self.strength:g}: must be above 0 and at most 1, and leave one of {self.steps} steps"
             )
@@ -184,19 +185,18 @@ class TextToImage:
         count = conditioning.prompt_embeds.shape[0]
         seeds = [sampling.seed] * count if seeds is None else seeds
         indices = range(count) if indices is None else indices
-        if len(indices) != count or len(seeds) != count:
-            raise PeaError(
-                f"{len(indices)} indices and {len(seeds)} seeds of noise for {count} pictures; give one for each"
-            )
+        for name, numbers in dict(indices=indices, seeds=seeds).items():
+            if len(numbers) != count:
+                raise PeaError(f"{len(numbers)} {name} of noise for {count} pictures; give one for each")
         sampler, latent_size = self.check_drawing(sampling, guides, height=height, width=width)
         rows = guides.rows(count, height, width)
         batch = Batch.of(conditioning, negative, keys_for(seeds, indices), rows, sampler.num_steps)
         time_ids = jnp.asarray([height, width, 0, 0, height, width], jnp.float32)
-        numbers = time_ids, jnp.float32(sampling.guidance_scale)
+        scalars = time_ids, jnp.float32(sampling.guidance_scale)
         ways = dict(latent_size=latent_size, **self._ways(sampling, guides))
         even = -(-count // -(-count // sampling.batch_size))  # the last batch is no smaller than the others need be
         pieces = batch.pieces(_rounded_up(even, self._devices))
-        drawn = [self._drawn(sampler, piece, *numbers, **ways) for piece in pieces]
+        drawn = [self._drawn(sampler, piece, *scalars, **ways) for piece in pieces]
         return np.concatenate(drawn)[:count]
 
     def check_drawing(
