@@ -13,7 +13,19 @@ from pea_jax.errors import PeaError
 # What the compiler for TPUs says when a program is too large: what it takes, and what a chip has.
 _SIZE = r"([\d.]+)([KMGT]?)"
 _TOO_LARGE = re.compile(rf"(?:Used {_SIZE} of {_SIZE} hbm|\({_SIZE}\) exceeds available HBM \({_SIZE}\))")
+# What libtpu asks for where there is no TPU, and complains of on the screen; it is installed there for the plan.
+_NO_TPU = dict(TPU_ACCELERATOR_TYPE="v5litepod-1", TPU_WORKER_HOSTNAMES="localhost", TPU_WORKER_ID="0")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def answer_libtpu() -> None:
+    """Tell libtpu by its own variables what it would look for in vain on a machine without TPUs.
+
+    Before JAX's first device is asked for. Where there are none, JAX sets TPU_SKIP_MDS_QUERY when it is imported.
+    """
+    if "TPU_SKIP_MDS_QUERY" in os.environ:
+        for name, value in _NO_TPU.items():
+            os.environ.setdefault(name, value)
 
 
 def topology_devices(name: str) -> list[jax.Device]:
@@ -22,7 +34,7 @@ def topology_devices(name: str) -> list[jax.Device]:
     Raises:
       PeaError: there is no such slice, or libtpu, the compiler, is not installed.
     """
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or it asks the cloud, for minutes where there is none
+    answer_libtpu()
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # beside a training, or a second plan
     from jax.experimental import topologies
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags
 
-from pea_jax import companions, processes
+from pea_jax import chips, companions, processes
 from pea_jax.data.kept_files import default_folder
 from pea_jax.errors import PeaError, Stalled
 from pea_jax.preemption import Interrupted
@@ -76,6 +76,7 @@ def prepare_devices() -> None:
     Each CPU core is a device, which splits a batch over them better than threads inside one operation do
     (JAX_NUM_CPU_DEVICES). Compiled programs are kept in the user's cache folder (JAX_COMPILATION_CACHE_DIR).
     """
+    chips.answer_libtpu()
     if jax.config.values["jax_num_cpu_devices"] < 0:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     if jax.config.values["jax_compilation_cache_dir"] is None:

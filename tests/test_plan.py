@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -76,6 +78,22 @@ def test_what_a_chip_has(name, count, gib):
     devices = chips.topology_devices(name)
     assert len(devices) == count
     assert chips.memory_of(devices[0]) == int(gib * 2**30)
+
+
+def test_libtpu_has_nothing_to_complain_of():
+    """Where there is no TPU: it looks for none in a command that uses JAX's devices."""
+    code = "import jax; from pea_jax import chips, command; command.prepare_devices(); "
+    code += "print(jax.devices()[0].platform); "
+    code += "print(chips.topology_devices('v6e:2x2')[0].device_kind)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TPU_", "JAX_PLATFORMS"))}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=commands.ROOT,
+        env=environment | dict(ALLOW_MULTIPLE_LIBTPU_LOAD="1"),
+    )
+    assert result.stdout.split("\n") == ["cpu", "TPU v6 lite", ""] and result.stderr == ""
 
 
 def test_a_program_for_tpus_has_their_attention():
