@@ -26,15 +26,15 @@ class Metric:
     scale: float
     floor: float = -np.inf
 
-    def scores(self, paths: Sequence[Sequence[pathlib.Path]]) -> np.ndarray:
+    def scores(self, paths: Sequence[Sequence[pathlib.Path | None]]) -> np.ndarray:
         """`[P, S]` of the pictures of each prompt and seed; NaN where there is no text or no picture."""
         scores = np.full((len(paths), len(paths[0])), np.nan)
-        there = [(i, text) for i, text in enumerate(self.texts) if text and all(path.exists() for path in paths[i])]
+        there = [(i, text) for i, text in enumerate(self.texts) if text and all(paths[i])]
         if not there:
             return scores
         numbers, texts = map(list, zip(*there, strict=True))
         vectors = self.clip.text_embeds(texts).astype(np.float64)
-        images = self.clip.image_embeds(opened([path for i in numbers for path in paths[i]])).astype(np.float64)
+        images = self.clip.image_embeds(opened([path for i in numbers for path in paths[i] if path])).astype(np.float64)
         cosines = np.einsum("pd,psd->ps", vectors, images.reshape(len(numbers), -1, images.shape[-1]))
         scores[numbers] = np.maximum(self.scale * cosines, self.floor)
         return scores

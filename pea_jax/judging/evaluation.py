@@ -13,15 +13,13 @@ from pea_jax.errors import PeaError
 from pea_jax.judging.clip import CLIP
 from pea_jax.judging.comparison import Metric, Result, clip_score, compare, pick_score
 from pea_jax.judging.distances import Distance, distances
-from pea_jax.judging.drawing import Pictures
+from pea_jax.judging.drawing import Paths, draw
 from pea_jax.judging.inception import InceptionFeatures
 from pea_jax.judging.picture_files import pictures_in
 from pea_jax.judging.prompts import Prompt
 from pea_jax.judging.report import PictureRow, choose_rows
 from pea_jax.judging.systems import adapter_systems, english_systems
 from pea_jax.sampling.pipeline import Sampling, TextToImage
-
-Paths = Mapping[str, list[list[pathlib.Path]]]  # of each system, by prompt and seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Evaluation:
 
     results: list[Result]
     distances: list[Distance]
-    paths: Paths
+    paths: Mapping[str, Paths]  # of each system
 
 
 def evaluate_prompts(
@@ -79,20 +77,17 @@ def evaluate_prompts(
     if not systems:
         raise PeaError("nothing to compare: no adapter, no translation, no English beside the prompts")
     settings = {name: value for name, value in config.evaluation.items() if name != "seen"}
-    pictures = Pictures(folder, pipeline, Sampling(**settings), config.picture_size)
-    for system in systems:
-        pictures.draw(system, seeds)
-    paths = {
-        system.name: [[pictures.path(system.name, seed, i) for seed in seeds] for i in range(len(prompts))]
-        for system in systems
-    }
-    del frozen, pipeline, pictures, systems  # the judges need the memory
-    there = {name: [path for row in own for path in row if path.exists()] for name, own in paths.items()}
+    sampling, size = Sampling(**settings), config.picture_size
+    paths = {system.name: draw(folder, pipeline, system, sampling, size, seeds) for system in systems}
+    del frozen, pipeline, systems  # the judges need the memory
+    there = {name: [path for row in own for path in row if path] for name, own in paths.items()}
     results = judge_prompts(judges, paths, prompts, mesh, config.evaluation.seed)
     return Evaluation(results, judge_folders(judges, there, mesh, config.evaluation.seed), paths)
 
 
-def judge_prompts(judges: Judges, paths: Paths, prompts: Sequence[Prompt], mesh: Mesh, seed: int) -> list[Result]:
+def judge_prompts(
+    judges: Judges, paths: Mapping[str, Paths], prompts: Sequence[Prompt], mesh: Mesh, seed: int
+) -> list[Result]:
     """All metrics of text and picture, one model after the other in memory."""
     categories, results = [prompt.category for prompt in prompts], []
     for metric in _metrics(judges, prompts, mesh):
@@ -113,12 +108,9 @@ def judge_folders(
     return distances(folders, reference, inception=inception, clip=clip, seed=seed)
 
 
-def picture_rows(prompts: Sequence[Prompt], paths: Paths, count: int) -> list[PictureRow]:
+def picture_rows(prompts: Sequence[Prompt], paths: Mapping[str, Paths], count: int) -> list[PictureRow]:
     """The first seed's pictures of at most `count` prompts."""
-    rows = [
-        PictureRow(prompt, {name: own[i][0] if own[i][0].exists() else None for name, own in paths.items()})
-        for i, prompt in enumerate(prompts)
-    ]
+    rows = [PictureRow(prompt, {name: own[i][0] for name, own in paths.items()}) for i, prompt in enumerate(prompts)]
     return choose_rows(rows, count)
 
 

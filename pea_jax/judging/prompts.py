@@ -1,4 +1,4 @@
-"""Prompt sets in files: one prompt a line, or JSONL with `prompt` and, if there are, `english`, `category`, `id`."""
+"""Prompt sets to compare systems on, and their translations."""
 
 import dataclasses
 import json
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pea_jax.errors import PeaError
+from pea_jax.sampling import prompt_files
 from pea_jax.weights.locations import PROJECT
 
-FIELDS = ("prompt", "english", "category", "id")
 NO_CATEGORY = "uncategorised"
 
 
@@ -25,19 +25,20 @@ class Prompt:
 
 
 def read_prompts(path: str | pathlib.Path) -> list[Prompt]:
-    """The prompts of a file, found as the user wrote it or within the project; empty lines are passed over.
+    """The prompts of a file (`sampling.prompt_files`), found as the user wrote it or within the project.
 
-    Of a text file the `id` is the number of the line, from 1; of JSONL as well where it does not say it.
+    The `id` is the prompt's number, from 1, where the file does not say it.
 
     Raises:
-      PeaError: the file is missing, empty, or a line is not a prompt; or two have one id.
+      PeaError: the file is missing, empty, or a line is not a prompt; two have one id; or one wants to be drawn in
+        a way of its own.
     """
-    path = _find(path)
-    rows = [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
-    parse = _from_json if path.suffix == ".jsonl" else _from_line
-    prompts = [parse(f"{path}:{number}", number, line) for number, line in rows]
-    if not prompts:
-        raise PeaError(f"{path}: no prompt in it")
+    path, prompts = _find(path), []
+    for number, each in enumerate(prompt_files.read_prompts(path), 1):
+        own = [name for name in ("negative_prompt", "seed", "size") if getattr(each, name) is not None]
+        if own:
+            raise PeaError(f"{path}: prompt {number} has {own[0]}; here all are drawn in one way, remove it")
+        prompts.append(Prompt(each.prompt.strip(), each.english, each.category or NO_CATEGORY, each.id or str(number)))
     id, count = Counter(prompt.id for prompt in prompts).most_common(1)[0]
     if count > 1:
         raise PeaError(f"{path}: {count} prompts have the id {id!r}; each needs its own")
@@ -65,22 +66,6 @@ def read_translations(path: str | pathlib.Path, prompts: Sequence[Prompt]) -> li
     if missing := [prompt.id for prompt in prompts if prompt.id not in translated]:
         raise PeaError(f"{path}: {len(missing)} prompts are not in it (the first has the id {missing[0]!r})")
     return [translated[prompt.id] for prompt in prompts]
-
-
-def _from_line(place: str, number: int, line: str) -> Prompt:
-    return Prompt(line.strip(), None, NO_CATEGORY, str(number))
-
-
-def _from_json(place: str, number: int, line: str) -> Prompt:
-    row = _object(place, line)
-    if unknown := sorted(row.keys() - set(FIELDS)):
-        raise PeaError(f"{place}: field {unknown[0]!r} is not known (known: {', '.join(FIELDS)})")
-    prompt, english = row.get("prompt"), row.get("english")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise PeaError(f"{place}: needs a text `prompt`")
-    if english is not None and (not isinstance(english, str) or not english.strip()):
-        raise PeaError(f"{place}: english={english!r} must be a text, or not be there")
-    return Prompt(prompt.strip(), english, str(row.get("category") or NO_CATEGORY), str(row.get("id") or number))
 
 
 def _object(place: str, line: str) -> dict[str, Any]:

@@ -36,24 +36,27 @@ class Table:
 
 
 def tables(results: Sequence[Result], distances: Sequence[Distance]) -> list[Table]:
-    """One a metric; 95% intervals in brackets."""
-    made = []
-    for metric in dict.fromkeys(result.metric for result in results):
-        own = [result for result in results if result.metric == metric]
-        columns = ("prompts", "system", metric, f"difference to {own[0].system}")
-        rows = [
-            (f"{each.category} ({each.score.observations})", each.system, text(each.score), text(each.difference))
-            for each in own
-        ]
-        made.append(Table(metric, columns, rows))
-    if distances:
-        columns = ("distance", "system", "value", "pictures", "in the folder")
-        rows = [
-            (each.metric, each.system, _with_spread(each), str(each.pictures), str(each.reference))
-            for each in distances
-        ]
-        made.append(Table("Distance to the pictures of the folder", columns, rows))
-    return made
+    """One a metric, and one of all distances; 95% intervals in brackets."""
+    metrics = dict.fromkeys(result.metric for result in results)
+    made = [_of_metric(metric, [result for result in results if result.metric == metric]) for metric in metrics]
+    return made + ([_of_distances(distances)] if distances else [])
+
+
+def _of_metric(metric: str, results: Sequence[Result]) -> Table:
+    columns = ("prompts", "system", metric, f"difference to {results[0].system}")
+    rows = [
+        (f"{each.category} ({each.score.observations})", each.system, text(each.score), text(each.difference))
+        for each in results
+    ]
+    return Table(metric, columns, rows)
+
+
+def _of_distances(distances: Sequence[Distance]) -> Table:
+    columns = ("distance", "system", "value", "pictures", "in the folder")
+    rows = [
+        (each.metric, each.system, _with_spread(each), str(each.pictures), str(each.reference)) for each in distances
+    ]
+    return Table("Distance to the pictures of the folder", columns, rows)
 
 
 def text(estimate: Estimate | None) -> str:

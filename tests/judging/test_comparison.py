@@ -27,13 +27,18 @@ class FakeCLIP:
 
 
 @pytest.fixture
-def paths(tmp_path: pathlib.Path) -> list[list[pathlib.Path]]:
+def paths(tmp_path: pathlib.Path) -> list[list[pathlib.Path | None]]:
     """Two seeds of four prompts, that of the third prompt absent."""
-    colours = [[(3, 4, 0), (5, 0, 0)], [(3, 4, 0), (0, 9, 0)], [], [(3, 4, 0), (1, 0, 0)]]
+    colours = [[(3, 4, 0), (5, 0, 0)], [(3, 4, 0), (0, 9, 0)], [None, None], [(3, 4, 0), (1, 0, 0)]]
+    paths = [
+        [tmp_path / f"{i}-{seed}.png" if colour else None for seed, colour in enumerate(row)]
+        for i, row in enumerate(colours)
+    ]
     for i, row in enumerate(colours):
-        for seed, colour in enumerate(row):
-            Image.new("RGB", (4, 4), colour).save(tmp_path / f"{i}-{seed}.png")
-    return [[tmp_path / f"{i}-{seed}.png" for seed in range(2)] for i in range(4)]
+        for path, colour in zip(paths[i], row, strict=True):
+            if path:
+                Image.new("RGB", (4, 4), colour).save(path)
+    return paths
 
 
 def test_scores_are_scaled_cosines(paths):

@@ -26,7 +26,7 @@ def test_the_projects_own_sets(language: str):
 
 def test_lines_and_json(tmp_path: pathlib.Path):
     (tmp_path / "a.txt").write_text("красное яблоко\n\n  собака \n", "utf-8")
-    expected = [Prompt("красное яблоко", None, NO_CATEGORY, "1"), Prompt("собака", None, NO_CATEGORY, "3")]
+    expected = [Prompt("красное яблоко", None, NO_CATEGORY, "1"), Prompt("собака", None, NO_CATEGORY, "2")]
     assert read_prompts(tmp_path / "a.txt") == expected
     rows = [dict(prompt="кот", english="a cat", category="animals", id="cat"), dict(prompt="дом")]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -41,13 +41,11 @@ def test_lines_and_json(tmp_path: pathlib.Path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "no prompt in it"),
-        ('{"prompt": "a"}\n{', "a.jsonl:2: not JSON"),
-        ("[1]", "a.jsonl:1: must be a JSON object"),
-        ('{"promt": "a"}', "field 'promt' is not known"),
-        ('{"english": "a"}', "needs a text `prompt`"),
-        ('{"prompt": "a", "english": 3}', "english=3 must be a text"),
-        ('{"prompt": "a", "id": 2}\n{"prompt": "b"}', "2 prompts have the id '2'"),
+        ("", "has no prompts"),
+        ('{"prompt": "a"}\n{', "a.jsonl:2: not valid JSON"),
+        ('{"prompt": "a", "english": 3}', "english=3 must be a string"),
+        ('{"prompt": "a", "seed": 3}', "prompt 1 has seed"),
+        ('{"prompt": "a", "id": "2"}\n{"prompt": "b"}', "2 prompts have the id '2'"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: pathlib.Path, content: str, said: str):
