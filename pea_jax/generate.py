@@ -2,7 +2,18 @@
 
     python -m pea_jax.generate --adapter runs/ru-emoji/adapter --prompt "красное яблоко" --out apple.png
 
-Several --prompt give one labelled grid. A fine-tune of the base model that is shared as one file:
+Several prompts give one labelled grid or, with a folder as --out, a picture each; a half-done folder is gone on with:
+
+    ... --prompts prompts.jsonl --out pictures/
+
+From a picture, into a part of one, along the lines of one, in a style:
+
+    ... --init_image photo.jpg --strength 0.6
+    ... --init_image photo.jpg --mask mask.png
+    ... --controlnet diffusers/controlnet-canny-sdxl-1.0 --control_image edges.png
+    ... --lora style.safetensors:0.8 --lora lcm.safetensors --scheduler lcm --steps 4 --guidance_scale 1
+
+A fine-tune of the base model that is shared as one file:
 
     ... --base_model tuned.safetensors --base_model_config stabilityai/stable-diffusion-xl-base-1.0
 """
@@ -10,62 +21,141 @@ Several --prompt give one labelled grid. A fine-tune of the base model that is s
 import pathlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from PIL import Image
 
-from pea_jax import command
+from pea_jax import command, processes
 from pea_jax import mesh as meshes
+from pea_jax.distill.cache import fingerprint
 from pea_jax.errors import PeaError
 from pea_jax.grids import save_grid
+from pea_jax.report import console
+from pea_jax.sampling.noise import MOST_SEEDS
+from pea_jax.sampling.picture_files import GuideFiles
+from pea_jax.sampling.picture_folder import draw_folder
 from pea_jax.sampling.pipeline import Sampling, TextToImage
+from pea_jax.sampling.prompt_drawing import Drawing, draw_all, drawings
+from pea_jax.sampling.prompt_files import Prompt, read_prompts
+from pea_jax.sampling.schedulers import FROM_CONFIG, SAMPLERS
 from pea_jax.text.conditioner import AdapterConditioner
 from pea_jax.weights.adapter_layouts import read_config
 
 ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory")
 PROMPT = flags.DEFINE_multi_string("prompt", [], "What to draw; may be given several times")
+PROMPTS = flags.DEFINE_multi_string("prompts", [], "File of prompts: one a line, or .jsonl; may be given several times")
 NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to draw")
-OUT = flags.DEFINE_string("out", None, "PNG file to write")
+OUT = flags.DEFINE_string("out", None, "PNG file to write, or a folder, with / at its end")
 BASE_MODEL = flags.DEFINE_string("base_model", None, "Another base model of the same shape, e.g. a fine-tuned one")
 BASE_MODEL_CONFIG = flags.DEFINE_string(
     "base_model_config",
     None,
     "If the base model is a checkpoint in one file: the folder or Hub id it is a fine-tune of",
 )
+flags.DEFINE_alias("base", "base_model")
+LORA = flags.DEFINE_multi_string("lora", [], "LoRA file, or FILE:SCALE; may be given several times")
+CONTROLNET = flags.DEFINE_string("controlnet", None, "Folder or Hub id of a ControlNet")
+CONTROL_IMAGE = flags.DEFINE_string("control_image", None, "What the ControlNet is shown")
+CONTROL_SCALE = flags.DEFINE_float("control_scale", 1.0, "How much the ControlNet counts")
+CONTROL_START = flags.DEFINE_float("control_start", 0.0, "From which share of the steps on it does")
+CONTROL_END = flags.DEFINE_float("control_end", 1.0, "Up to which")
+INIT_IMAGE = flags.DEFINE_string("init_image", None, "Picture to start from")
+STRENGTH = flags.DEFINE_float("strength", 1.0, "Share of the steps that is made from there")
+MASK = flags.DEFINE_string("mask", None, "Picture that is white where --init_image is painted over")
 STEPS = flags.DEFINE_integer("steps", None, "Sampling steps; by default those of the training config's evaluation")
-GUIDANCE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance; default as for --steps")
-SEED = flags.DEFINE_integer("seed", 0, "Of the noise")
-SCHEDULER = flags.DEFINE_enum("scheduler", "dpmsolver++", ["dpmsolver++", "euler"], "Sampler")
+GUIDANCE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance, 1 for none; default as for --steps")
+SEED = flags.DEFINE_integer("seed", 0, "Of the noise", lower_bound=0, upper_bound=MOST_SEEDS - 1)
+SCHEDULER = flags.DEFINE_enum(
+    "scheduler", "dpmsolver++", [*SAMPLERS, FROM_CONFIG], f"Sampler; {FROM_CONFIG}: the base model's own"
+)
+KARRAS = flags.DEFINE_bool("use_karras_sigmas", None, "By default as the base model says")
+SPACING = flags.DEFINE_enum(
+    "timestep_spacing", None, ["leading", "linspace", "trailing"], "By default as the base model says"
+)
 WIDTH = flags.DEFINE_integer("width", None, "In pixels")
 HEIGHT = flags.DEFINE_integer("height", None, "In pixels")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Most pictures at once, of each process", lower_bound=1)
+DTYPE = flags.DEFINE_enum(
+    "dtype", None, ["float32", "bfloat16"], "Of the networks; by default as trained, and float32 on CPUs"
+)
 
 
 def main() -> None:
-    if ADAPTER.value is None or OUT.value is None or not PROMPT.value:
+    adapter, out, is_folder = _checked_flags()
+    config = read_config(adapter)
+    sampling, height, width = _how_to_draw(training := config.get("training", {}))
+    prompts = [*map(Prompt, PROMPT.value), *(prompt for path in PROMPTS.value for prompt in read_prompts(path))]
+    wanted = drawings(prompts, negative_prompt=NEGATIVE.value, seed=SEED.value, width=width, height=height)
+    if not is_folder and len({(each.width, each.height) for each in wanted}) > 1:
+        raise PeaError(f"--out {out}: pictures of several sizes do not fit into one grid; name a folder, {out.stem}/")
+    guides, models = _guides(), _models(config)
+    dtype = DTYPE.value or ("float32" if jax.default_backend() == "cpu" else training.get("dtype", "bfloat16"))
+    where: dict[str, Any] = dict(dtype=jnp.dtype(dtype), mesh=meshes.make_mesh(devices=jax.local_devices()))
+    conditioner = AdapterConditioner.from_pretrained(adapter, **where)
+    pipeline = TextToImage.from_pretrained(**models, **where)
+    pipeline.check(conditioner.adapter_dims, adapter)
+    if is_folder:
+        settings = dict(models, adapter=fingerprint(conditioner.params[1]), dtype=dtype)
+        pictures = draw_folder(out, pipeline, conditioner, wanted, sampling, guides, settings)
+        console.print(f"{len(pictures)} pictures in {out}")
+    elif processes.is_first():
+        drawn = draw_all(pipeline, conditioner, wanted, sampling, guides)
+        with command.whole_file("--out", out) as partial:
+            _write(partial, sorted(drawn, key=lambda pair: pair[0].row))
+    processes.wait_for_all("the end")
+
+
+def _checked_flags() -> tuple[str, pathlib.Path, bool]:
+    """The adapter, what to write and whether that is a folder; what is wrong is told before anything is loaded."""
+    if ADAPTER.value is None or OUT.value is None or not (PROMPT.value or PROMPTS.value):
         raise PeaError("--adapter, --prompt and --out are needed, e.g. --adapter DIR --prompt ... --out picture.png")
     out = pathlib.Path(OUT.value)
-    command.check_file("--out", out)
-    config = read_config(ADAPTER.value)
-    sampling, height, width = _how_to_draw(config.get("training", {}))
-    base_model, base_model_config = _base_model(config)
-    mesh = meshes.make_mesh()
-    conditioner = AdapterConditioner.from_pretrained(ADAPTER.value, mesh=mesh)
-    pipeline = TextToImage.from_pretrained(base_model, mesh=mesh, config=base_model_config)
-    pipeline.check(conditioner.adapter_dims, ADAPTER.value)
-    prompts, negative = conditioner.encode_guided(PROMPT.value, NEGATIVE.value)
-    pictures = pipeline.generate(prompts, negative, sampling, height=height, width=width)
-    with command.whole_file("--out", out) as partial:
-        _write(partial, pictures, PROMPT.value)
+    is_folder = OUT.value.endswith("/") or out.is_dir()
+    (command.check_folder if is_folder else command.check_file)("--out", out)
+    if (CONTROLNET.value is None) != (CONTROL_IMAGE.value is None):
+        raise PeaError("--controlnet and --control_image go together; give both or neither")
+    if INIT_IMAGE.value is None and (MASK.value is not None or STRENGTH.value != 1):
+        raise PeaError("--mask and --strength are of a picture to start from; give --init_image")
+    return ADAPTER.value, out, is_folder
 
 
-def _base_model(config: dict[str, Any]) -> tuple[str, str | None]:
-    """The base model, and its base_model_config: from the flags, else as the adapter was trained."""
+def _models(config: dict[str, Any]) -> dict[str, Any]:
+    """What is drawn with, for `TextToImage.from_pretrained`; the base model from the flags, else as in training."""
+    added = dict(loras=[*map(_lora, LORA.value)], controlnet=CONTROLNET.value)
     if BASE_MODEL.value:
-        return BASE_MODEL.value, BASE_MODEL_CONFIG.value
+        return dict(folder=BASE_MODEL.value, config=BASE_MODEL_CONFIG.value, **added)
     if not config.get("base_model"):
         raise PeaError(f"{ADAPTER.value}: its config.json names no base_model; give --base_model")
     trained_with = config.get("training", {}).get("base_model_config", "")
-    return config["base_model"], BASE_MODEL_CONFIG.value or str(trained_with)
+    return dict(folder=config["base_model"], config=BASE_MODEL_CONFIG.value or str(trained_with), **added)
+
+
+def _lora(text: str) -> tuple[str, float]:
+    """File and scale of FILE or FILE:SCALE."""
+    path, _, scale = text.rpartition(":")
+    try:
+        path, factor = (path, float(scale)) if path else (text, 1.0)
+    except ValueError:
+        path, factor = text, 1.0  # a colon in the name
+    if not pathlib.Path(path).is_file():
+        raise PeaError(f"--lora {text}: no such file; give FILE, or FILE:SCALE with a number")
+    return path, factor
+
+
+def _guides() -> GuideFiles:
+    paths = dict(image=INIT_IMAGE.value, mask_image=MASK.value, control_image=CONTROL_IMAGE.value)
+    guides = GuideFiles(
+        {name: path for name, path in paths.items() if path is not None},
+        dict(
+            controlnet_conditioning_scale=CONTROL_SCALE.value,
+            control_guidance_start=CONTROL_START.value,
+            control_guidance_end=CONTROL_END.value,
+        ),
+    )
+    guides.describe()  # reads them, before anything large is loaded
+    return guides
 
 
 def _how_to_draw(training: dict[str, Any]) -> tuple[Sampling, int, int]:
@@ -82,15 +172,20 @@ def _how_to_draw(training: dict[str, Any]) -> tuple[Sampling, int, int]:
         guidance_scale=guidance_scale if GUIDANCE.value is None else GUIDANCE.value,
         seed=SEED.value,
         scheduler=SCHEDULER.value,
+        batch_size=BATCH_SIZE.value,
+        strength=STRENGTH.value,
+        use_karras_sigmas=KARRAS.value,
+        timestep_spacing=SPACING.value,
     )
     return sampling, HEIGHT.value or height, WIDTH.value or width
 
 
-def _write(path: pathlib.Path, pictures: np.ndarray, prompts: list[str]) -> None:
-    if len(prompts) == 1:
-        Image.fromarray(pictures[0]).save(path, format="PNG")
+def _write(path: pathlib.Path, drawn: list[tuple[Drawing, np.ndarray]]) -> None:
+    if len(drawn) == 1:
+        Image.fromarray(drawn[0][1]).save(path, format="PNG")
     else:
-        save_grid(path, [[picture] for picture in pictures], column_titles=[""], row_labels=prompts)
+        labels = [drawing.prompt.prompt for drawing, _ in drawn]
+        save_grid(path, [[picture] for _, picture in drawn], column_titles=[""], row_labels=labels)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,6 @@ def _damage(path: pathlib.Path, how: str, key: str = "layernorm.bias") -> None:
         ("train", "file/run", "--workdir {}: cannot be written"),
         ("train", "/proc/run", "--workdir {}: cannot be written"),
         ("generate", "file/out.png", "--out {}: cannot be written"),
-        ("generate", ".", "--out {}: is a folder; name a file in it"),
         ("evaluate", "/proc/report.json", "--out {}: cannot be written"),
         ("export", "file/adapter", "--out {}: cannot be written"),
         ("export", "file", "{}: is a file; name a directory"),
@@ -189,6 +188,26 @@ def _command(name: str, fields: dict[str, object], workdir: pathlib.Path, out: p
     if name == "generate":
         return commands.command(name, {}, prompt="кот", **adapter)
     return commands.command(name, fields, config=CONFIG, **adapter)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (dict(prompts="{}/none.txt"), "{}/none.txt: cannot be read (No such file or directory)"),
+        (dict(lora="{}/style.safetensors:0.5"), "--lora {}/style.safetensors:0.5: no such file"),
+        (dict(controlnet="{}"), "--controlnet and --control_image go together"),
+        (dict(init_image="{}/none.png"), "{}/none.png: cannot be read (No such file or directory)"),
+        (dict(strength=0.5), "--mask and --strength are of a picture to start from; give --init_image"),
+        (dict(seed=-1), "command line: flag --seed=-1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_generate_cannot_start_from(stopped, tmp_path, flags, message):
+    """Said before anything large is loaded."""
+    given = {name: str(value).format(tmp_path) for name, value in flags.items()}
+    flags = dict(adapter=stopped / "adapter", prompt="кот", out=tmp_path / "out", **given)
+    arguments = commands.command("generate", {}, **flags)
+    assert_refused(arguments, message.format(tmp_path), place=tmp_path)
 
 
 # Adapters.

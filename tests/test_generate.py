@@ -1,26 +1,30 @@
 """The command, with an adapter for Stable Diffusion 1.5 and its base model as folder and as one file."""
 
+import json
 import pathlib
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from safetensors.numpy import save_file
 
 from pea_jax import adapter_folder, config, mesh
 from pea_jax.distill import models
+from pea_jax.sampling.guides import Guides
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.text.conditioner import AdapterConditioner
 from tests import commands, tiny_sd15
 from tests import language_clips as clips
+from tests.test_processes import start_two
 from tests.tiny_text_models import random_bert
 
 PROMPT, SIZE = "красное яблоко", 8
 
 
-@pytest.fixture
-def settings(tmp_path: pathlib.Path) -> ConfigDict:
-    folder = tmp_path / "sd15"
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> ConfigDict:
+    folder = tmp_path_factory.mktemp("sd15")
     tiny_sd15.save(folder / "base")
     tiny_sd15.save_in_one_file(folder / "base", folder / "tuned.safetensors")
     size = clips.save_cased_tokenizer(folder / "text")
@@ -31,15 +35,80 @@ def settings(tmp_path: pathlib.Path) -> ConfigDict:
     return settings
 
 
-def test_as_the_adapter_was_trained(settings: ConfigDict, tmp_path: pathlib.Path):
-    """A base model in one file is found again by what the adapter's config.json says, and draws as its folder does."""
-    frozen = models.load_models(settings, mesh.make_mesh())
-    adapter_folder.save(tmp_path / "adapter", settings, models.new_adapter(settings, frozen), frozen.student, step=1)
-    flags = dict(adapter=tmp_path / "adapter", prompt=PROMPT, out=tmp_path / "one.png")
-    result = commands.run_forked(commands.command("generate", {}, **flags))
+@pytest.fixture(scope="module")
+def adapter(settings: ConfigDict, tmp_path_factory) -> pathlib.Path:
+    path, frozen = tmp_path_factory.mktemp("adapter"), models.load_models(settings, mesh.make_mesh())
+    adapter_folder.save(path, settings, models.new_adapter(settings, frozen), frozen.student, step=1)
+    return path
+
+
+def generate(adapter: pathlib.Path, *arguments: str, **flags: object) -> None:
+    result = commands.run_forked([*commands.command("generate", {}, adapter=adapter, **flags), *arguments])
     assert result.returncode == 0, result.stderr
-    prompts, negative = AdapterConditioner.from_pretrained(tmp_path / "adapter").encode_guided([PROMPT])
+
+
+def read(path: pathlib.Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_as_the_adapter_was_trained(settings: ConfigDict, adapter: pathlib.Path, tmp_path: pathlib.Path):
+    """A base model in one file is found again by what the adapter's config.json says, and draws as its folder does."""
+    generate(adapter, prompt=PROMPT, out=tmp_path / "one.png")
+    prompts, negative = AdapterConditioner.from_pretrained(adapter).encode_guided([PROMPT])
     pipeline = TextToImage.from_pretrained(settings.base_model_config)
     pictures = pipeline.generate(prompts, negative, Sampling(2, guidance_scale=7.5), height=SIZE, width=SIZE)
     assert pictures.std() > 10
-    np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "one.png")).astype(int), pictures[0], atol=1)
+    np.testing.assert_allclose(read(tmp_path / "one.png"), pictures[0], atol=1)
+
+
+def test_a_folder_is_gone_on_with(adapter: pathlib.Path, tmp_path: pathlib.Path):
+    prompts = [
+        dict(prompt=PROMPT),
+        dict(prompt="кот", seed=5, negative_prompt="пёс", id="a"),
+        dict(prompt="кот", size=[4, 8]),
+    ]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    out, flags = tmp_path / "out", dict(prompts=tmp_path / "prompts.jsonl", batch_size=1, seed=5)
+    generate(adapter, out=f"{out}/", **flags)
+    records = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert [record["file_name"] for record in records] == ["00000.png", "00001.png", "00002.png"]
+    assert records[1] | prompts[1] == records[1] and read(out / "00002.png").shape == (8, 4, 3)
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    for name in ("00000.png", "metadata.jsonl"):
+        (out / name).unlink()
+    generate(adapter, out=f"{out}/", **flags)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+
+
+def test_from_a_picture_with_a_lora(settings: ConfigDict, adapter: pathlib.Path, tmp_path: pathlib.Path):
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8), np.eye(SIZE, dtype=np.uint8) * 255
+    for name, picture in (("image", image), ("mask", mask)):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    factors = dict(lora_A=rng.normal(size=(2, 16)), lora_B=rng.normal(size=(8, 2)))
+    save_file({f"{name}.{key}.weight": x.astype(np.float32) for key, x in factors.items()}, tmp_path / "a.safetensors")
+    pictures = dict(init_image=tmp_path / "image.png", mask=tmp_path / "mask.png", strength=0.5)
+    how = dict(steps=4, guidance_scale=1.0, scheduler="lcm")
+    lora = tmp_path / "a.safetensors"
+    base = settings.base_model_config
+    generate(adapter, prompt="кот", out=tmp_path / "a.png", base=base, lora=f"{lora}:0.5", **pictures, **how)
+    prompts, negative = AdapterConditioner.from_pretrained(adapter).encode_guided(["кот"])
+    pipeline = TextToImage.from_pretrained(base, loras=[(lora, 0.5)])
+    guides, sampling = Guides(image[None], mask[None]), Sampling(strength=0.5, **how)
+    expected = pipeline.generate(prompts, negative, sampling, height=SIZE, width=SIZE, guides=guides)[0]
+    np.testing.assert_allclose(read(tmp_path / "a.png"), expected, atol=1)
+
+
+@pytest.mark.slow  # a minute: three processes, each of which compiles
+def test_two_processes_share_a_folder(adapter: pathlib.Path, tmp_path: pathlib.Path):
+    (tmp_path / "prompts.txt").write_text("красное яблоко\nкот\nпёс\n")
+    flags = dict(adapter=adapter, prompts=tmp_path / "prompts.txt", batch_size=2)
+    generate(adapter, prompts=flags["prompts"], batch_size=2, out=f"{tmp_path}/one/")
+    both = start_two(commands.command("generate", {}, out=f"{tmp_path}/two/", **flags))
+    said = [process.communicate(timeout=280) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    names = sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert names == ["00000.png", "00001.png", "00002.png", "generation.json", "metadata.jsonl"]
+    for name in names[:3]:
+        np.testing.assert_allclose(read(tmp_path / "two" / name), read(tmp_path / "one" / name), atol=1)
