@@ -6,6 +6,8 @@ The compiler for TPUs cannot be stopped in another way, and what it does after t
 import json
 import multiprocessing
 import os
+import pathlib
+import tempfile
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
@@ -17,7 +19,7 @@ from pea_jax.errors import PeaError
 
 
 def compile_apart(config: ConfigDict, topology: str, bucket: Size, batch: int) -> Compiled:
-    """As `footprint.compile_step` without kernels, of the run of a config on a TPU slice that is not there.
+    """As `footprint.compile_step` of the run of a config on a TPU slice that is not there.
 
     Raises:
       TooLarge: it does not fit.
@@ -25,30 +27,34 @@ def compile_apart(config: ConfigDict, topology: str, bucket: Size, batch: int) -
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    work = context.Process(target=_work, args=(theirs, config.to_json(), topology, bucket, batch), daemon=True)
-    work.start()
-    theirs.close()
-    try:
-        result = ours.recv()
-    except EOFError:
-        work.join()
-        reason = "for lack of memory, perhaps" if work.exitcode == -9 else f"with code {work.exitcode}"
-        raise PeaError(f"--topology {topology}: the compiler's process ended {reason}; see what it printed") from None
-    finally:
-        work.kill()
+    with tempfile.TemporaryDirectory() as folder:
+        task = config.to_json(), topology, bucket, batch, folder
+        work = context.Process(target=_work, args=(theirs, *task), daemon=True)
+        work.start()
+        theirs.close()
+        try:
+            result = ours.recv()
+        except EOFError:
+            work.join()
+            reason = "for lack of memory, perhaps" if work.exitcode == -9 else f"with code {work.exitcode}"
+            advice = "see what it printed"
+            raise PeaError(f"--topology {topology}: the compiler's process ended {reason}; {advice}") from None
+        finally:
+            work.kill()
+            work.join()
     if isinstance(result, Exception):
         raise result
     return result
 
 
-def _work(connection: Connection, fields: str, topology: str, bucket: Size, batch: int) -> NoReturn:
+def _work(connection: Connection, fields: str, topology: str, bucket: Size, batch: int, folder: str) -> NoReturn:
     from pea_jax.distill import planning
 
     result: Any
     try:
         config = ConfigDict(json.loads(fields))
         (one,) = planning.slices(config, [topology])
-        result = planning.compiler_of(config, one, kernels=False)(bucket, batch)
+        result = planning.compiler_of(config, one, pathlib.Path(folder))(bucket, batch)
     except (PeaError, TooLarge) as error:
         result = error
     connection.send(result)

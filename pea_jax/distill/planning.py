@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -104,17 +105,17 @@ def make_plans(
     return [plans[one.name, bucket] for one in topologies for bucket in buckets]
 
 
-def compiler_of(config: ConfigDict, one: Slice, *, kernels: bool) -> Callable[[Size, int], Compiled]:
-    """What compiles the step of a config for one slice, in this process; `kernels` as for `compile_step`."""
+def compiler_of(config: ConfigDict, one: Slice, folder: pathlib.Path | None = None) -> Callable[[Size, int], Compiled]:
+    """What compiles the step of a config for one slice, in this process; `folder` as for `compile_step`."""
     config = copy.deepcopy(config)
     config.batch_size = one.mesh.size  # `compile_step` sets the batch
     run, limit = abstract_run(config, one.mesh), chips.memory_of(one.mesh.devices.flat[0])
-    return functools.partial(compile_step, run, one.mesh, limit, kernels=kernels)
+    return functools.partial(compile_step, run, one.mesh, limit, folder=folder)
 
 
 def _measure(config: ConfigDict, one: Slice, kernels: bool) -> Measure:
     if one.name == HERE or kernels:
-        compiled = compiler_of(config, one, kernels=True)
+        compiled = compiler_of(config, one)
     else:
         compiled = functools.partial(compile_apart, config, one.name)
     limit = chips.memory_of(one.mesh.devices.flat[0])

@@ -2,7 +2,6 @@
 
 import pathlib
 import re
-import tempfile
 import threading
 import time
 from typing import Any, NamedTuple
@@ -42,25 +41,23 @@ def finish(lowered: jax.stages.Lowered) -> Program:
     )
 
 
-def plan_memory(lowered: jax.stages.Lowered) -> Program:
+def plan_memory(lowered: jax.stages.Lowered, folder: pathlib.Path) -> Program:
     """Compiled until the order of its operations and the place of each array are settled.
 
     The code of the kernels, nine tenths of the compiler's time for TPUs, is not waited for. The compiler cannot be
-    stopped: it goes on until it is done, or the process ends.
+    stopped: it goes on, and writes to `folder`, an empty one, until it is done or the process ends.
 
     Raises:
       JaxRuntimeError: as `finish`.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder, outcome = pathlib.Path(name), _Outcome()
-        options = dict(xla_dump_to=name, xla_dump_hlo_as_text=True)
-        compiling = threading.Thread(target=outcome.take, args=(lowered, options), daemon=True)
-        compiling.start()
-        while compiling.is_alive() and not list(folder.glob(_LAST)):
-            time.sleep(0.1)
-        if outcome.error is not None:
-            raise outcome.error
-        (planned,), (text,) = ([path.read_text() for path in folder.glob(name)] for name in (_PLANNED, _TEXT))
+    outcome, options = _Outcome(), dict(xla_dump_to=str(folder), xla_dump_hlo_as_text=True)
+    compiling = threading.Thread(target=outcome.take, args=(lowered, options), daemon=True)
+    compiling.start()
+    while compiling.is_alive() and not list(folder.glob(_LAST)):
+        time.sleep(0.1)
+    if outcome.error is not None:
+        raise outcome.error
+    (planned,), (text,) = ([path.read_text() for path in folder.glob(name)] for name in (_PLANNED, _TEXT))
     arguments, temporary = allocations(planned)
     return Program(text, arguments, temporary, None)
 

@@ -26,17 +26,17 @@ def lowered(width: int) -> jax.stages.Lowered:
         return jax.jit(step).lower([kernel, kernel], x)
 
 
-def test_memory_is_known_before_the_kernels_are():
-    early, whole = hlo.plan_memory(lowered(4096)), hlo.finish(lowered(4096))
+def test_memory_is_known_before_the_kernels_are(tmp_path):
+    early, whole = hlo.plan_memory(lowered(4096), tmp_path), hlo.finish(lowered(4096))
     assert early.code is None and whole.code > 0
     assert early.arguments == whole.arguments == 2 * 1024 * 4096 * 2 + 2048 * 4096 * 2
     assert whole.temporary <= early.temporary <= 1.02 * whole.temporary
     assert hlo.traffic(early.text) == hlo.traffic(whole.text) == dict(gathered=2 * 3 * 1024 * 4096 * 2, reduced=0)
 
 
-def test_what_does_not_fit_is_said_before_the_kernels_are_made():
+def test_what_does_not_fit_is_said_before_the_kernels_are_made(tmp_path):
     with pytest.raises(jax.errors.JaxRuntimeError) as caught:
-        hlo.plan_memory(lowered(2**18))
+        hlo.plan_memory(lowered(2**18), tmp_path)
     used, limit = chips.too_large(caught.value)
     assert used > limit == int(15.75 * 2**30)
 
