@@ -1,0 +1,1 @@
+"""A ControlNet and a style LoRA of the embedded teacher, and the pictures of docs/downstream.md."""
