@@ -94,7 +94,8 @@ def random_network(network: Callable, parse: Callable, config: Config, dtype: An
 def _draw(kind: str, variable: Any) -> np.ndarray:
     """Of a few million random numbers, over and over: drawing all of Stable Diffusion XL's takes half a minute."""
     shape = variable.shape
-    gain = 0.3 if len(shape) == 1 else math.prod(shape[:-1]) ** -0.5
+    fan_in = math.prod(shape[1:] if kind == "weight" else shape[:-1])
+    gain = 0.3 if len(shape) == 1 else fan_in**-0.5
     return np.resize(_normal(gain, float(kind == "scale"), jnp.dtype(variable.dtype))[: math.prod(shape)], shape)
 
 

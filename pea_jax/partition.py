@@ -33,7 +33,8 @@ class Rule:
 RULES = (
     Rule("bias|scale"),
     Rule("embedding", (-1, -2)),  # tables: the number of tokens is seldom divisible
-    Rule("kernel|qvalue", (-2, -1)),  # the latter in 8 bits, see models.quantisation
+    Rule("weight", (0, 1)),  # matrices, as PyTorch has them
+    Rule("kernel", (-2, -1)),
 )
 
 
@@ -80,9 +81,9 @@ def shard_frozen(tree: Any, mesh: Mesh) -> Any:
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """The arrays of a tree with their dotted names."""
+    """The arrays of a tree with their dotted names; the numbers of a weight in 8 bits by the name of the weight."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"), leaf
+        yield re.sub(r"\.value(\.qvalue)?$", "", jax.tree_util.keystr(path, simple=True, separator=".")), leaf
 
 
 @dataclasses.dataclass

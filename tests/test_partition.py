@@ -11,7 +11,9 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from pea_jax import partition
 from pea_jax.errors import PeaError
 from pea_jax.mesh import AXES
+from pea_jax.models import layers
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
+from pea_jax.models.quantisation import quantise
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from tests import published_configs
 
@@ -55,7 +57,7 @@ def test_a_table_of_tokens_is_split(sdxl):
     specs = {re.sub(r"\.\d+\.", ".", name): spec for name, spec in placements.items()}
     assert specs["embeddings.token_embedding.embedding"] == PartitionSpec(None, "fsdp")
     assert specs["embeddings.position_embedding.embedding"] == PartitionSpec()
-    assert specs["encoder.layers.mlp.fc1.kernel"] == PartitionSpec("fsdp")
+    assert specs["encoder.layers.mlp.fc1.weight"] == PartitionSpec("fsdp")
 
 
 def test_the_summary_says_what_every_rule_took(sdxl):
@@ -67,7 +69,16 @@ def test_the_summary_says_what_every_rule_took(sdxl):
     sharded, whole = (float(number.replace(",", "")) for number in first.groups())
     assert sharded + whole == pytest.approx(5134.9, abs=0.2) and sharded > 4900
     assert any(re.match(r"  kernel.*: \d+ split on axis -2, ", line) for line in lines)
+    assert any(re.match(r"  weight.*: \d+ split on axis -2, ", line) for line in lines)
     assert any(re.match(r"  bias\|scale: \d+ whole, ", line) for line in lines)
+
+
+def test_a_weight_in_8_bits_goes_by_the_name_of_the_weight():
+    precision = dict(dtype=jnp.float32, param_dtype=jnp.float32)
+    model = nnx.Dict(a=layers.Linear(8, 4, **precision), b=layers.Conv(8, 4, **precision))
+    before, after = (dict(partition.named_leaves(nnx.state(m))) for m in (model, quantise(model, "int8")))
+    assert {name: x.shape for name, x in before.items()}.items() <= {name: x.shape for name, x in after.items()}.items()
+    assert all(partition.rule_of(name) for name in after) and after["a.weight"].dtype == jnp.int8
 
 
 def test_what_no_rule_covers_is_named():

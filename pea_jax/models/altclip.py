@@ -71,7 +71,7 @@ class AltCLIPText(nnx.Module):
         self.config = config
         self.roberta = Bert(config.roberta, **precision)
         self.pre_LN = layers.layer_norm(width, eps=config.roberta.layer_norm_eps, **precision)
-        self.transformation = layers.linear(width, config.project_dim, **precision)
+        self.transformation = layers.Linear(width, config.project_dim, **precision)
 
     def __call__(
         self, input_ids: jax.Array, attention_mask: jax.Array | None = None

@@ -96,9 +96,9 @@ class BertSelfAttention(nnx.Module):
 
     def __init__(self, config: BertConfig, **precision: Any):
         width = config.hidden_size
-        self.query = layers.linear(width, width, **precision)
-        self.key = layers.linear(width, width, **precision)
-        self.value = layers.linear(width, width, **precision)
+        self.query = layers.Linear(width, width, **precision)
+        self.key = layers.Linear(width, width, **precision)
+        self.value = layers.Linear(width, width, **precision)
         self.num_heads = config.num_attention_heads
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -111,7 +111,7 @@ class BertOutput(nnx.Module):
     """A projection added to the residual, then normalised."""
 
     def __init__(self, in_features: int, config: BertConfig, **precision: Any):
-        self.dense = layers.linear(in_features, config.hidden_size, **precision)
+        self.dense = layers.Linear(in_features, config.hidden_size, **precision)
         self.LayerNorm = layers.layer_norm(config.hidden_size, eps=config.layer_norm_eps, **precision)
 
     def __call__(self, x: jax.Array, residual: jax.Array) -> jax.Array:
@@ -133,7 +133,7 @@ class BertIntermediate(nnx.Module):
     """The wide half of the feed-forward network."""
 
     def __init__(self, config: BertConfig, **precision: Any):
-        self.dense = layers.linear(config.hidden_size, config.intermediate_size, **precision)
+        self.dense = layers.Linear(config.hidden_size, config.intermediate_size, **precision)
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -97,10 +97,10 @@ class CLIPAttention(nnx.Module):
 
     def __init__(self, config: CLIPEncoderConfig, **precision: Any):
         width = config.hidden_size
-        self.q_proj = layers.linear(width, width, **precision)
-        self.k_proj = layers.linear(width, width, **precision)
-        self.v_proj = layers.linear(width, width, **precision)
-        self.out_proj = layers.linear(width, width, **precision)
+        self.q_proj = layers.Linear(width, width, **precision)
+        self.k_proj = layers.Linear(width, width, **precision)
+        self.v_proj = layers.Linear(width, width, **precision)
+        self.out_proj = layers.Linear(width, width, **precision)
         self.num_heads = config.num_attention_heads
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -113,8 +113,8 @@ class CLIPMLP(nnx.Module):
     """Two linear layers around `hidden_act`."""
 
     def __init__(self, config: CLIPEncoderConfig, **precision: Any):
-        self.fc1 = layers.linear(config.hidden_size, config.intermediate_size, **precision)
-        self.fc2 = layers.linear(config.intermediate_size, config.hidden_size, **precision)
+        self.fc1 = layers.Linear(config.hidden_size, config.intermediate_size, **precision)
+        self.fc2 = layers.Linear(config.intermediate_size, config.hidden_size, **precision)
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -168,7 +168,7 @@ class CLIPText(nnx.Module):
         self.embeddings = CLIPTextEmbeddings(config, **precision)
         self.encoder = CLIPEncoder(config, **precision)
         self.final_layer_norm = layers.layer_norm(width, eps=config.layer_norm_eps, **precision)
-        projection = layers.linear(width, projection_dim, use_bias=False, **precision) if with_projection else None
+        projection = layers.Linear(width, projection_dim, use_bias=False, **precision) if with_projection else None
         self.text_projection = projection
 
     def __call__(

@@ -178,7 +178,7 @@ class CLIPVision(nnx.Module):
         self.pre_layrnorm = layers.layer_norm(config.hidden_size, **norm)  # so spelt in the files
         self.encoder = CLIPEncoder(config, **precision)
         self.post_layernorm = layers.layer_norm(config.hidden_size, **norm)
-        self.visual_projection = layers.linear(config.hidden_size, config.projection_dim, use_bias=False, **precision)
+        self.visual_projection = layers.Linear(config.hidden_size, config.projection_dim, use_bias=False, **precision)
 
     def __call__(self, pixels: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
         """Encodes pictures.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from pea_jax.models.quantisation import apply_kernel, apply_matrix
+from pea_jax.models.quantisation import apply_matrix, apply_weight, linear_map
 
 ZEROS = nnx.initializers.zeros_init()
 
@@ -28,20 +28,27 @@ class NoRandomness:
 NO_RANDOMNESS: Any = NoRandomness()
 
 
-class Linear(nnx.Linear):
-    """As in Flax, with a kernel that may be in 8 bits (`quantisation`)."""
+class Linear(nnx.Module):
+    """`torch.nn.Linear`; weight `[out, in]`, as PyTorch stores it, so that loading moves nothing."""
 
     quantised_activations = False
 
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        dtype: Any = self.dtype
-        y = apply_matrix(x.astype(dtype), self.kernel.get_value(), dtype, self.quantised_activations)
-        return y if self.bias is None else y + jnp.expand_dims(self.bias[...].astype(dtype), range(y.ndim - 1))
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        dtype: jax.typing.DTypeLike,
+        param_dtype: jax.typing.DTypeLike,
+    ):
+        self.weight = nnx.Param(jnp.zeros((out_features, in_features), param_dtype))
+        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if use_bias else None
+        self.dtype = dtype
 
-
-def linear(in_features: int, out_features: int, *, use_bias: bool = True, **precision: Any) -> Linear:
-    """`torch.nn.Linear`; kernel `[in, out]`."""
-    return Linear(in_features, out_features, use_bias=use_bias, kernel_init=ZEROS, rngs=NO_RANDOMNESS, **precision)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = apply_matrix(x.astype(self.dtype), self.weight.get_value(), self.dtype, self.quantised_activations)
+        return y if self.bias is None else y + jnp.expand_dims(self.bias.astype(self.dtype), range(y.ndim - 1))
 
 
 def layer_norm(features: int, *, eps: float = 1e-5, **precision: Any) -> nnx.LayerNorm:
@@ -50,7 +57,10 @@ def layer_norm(features: int, *, eps: float = 1e-5, **precision: Any) -> nnx.Lay
 
 
 class PointwiseConv(nnx.Module):
-    """`torch.nn.Conv2d` with a 1x1 kernel, as a matrix product: 1.4 times as fast in XLA's CPU backend."""
+    """`torch.nn.Conv2d` with a 1x1 kernel; its weight `[out, in, 1, 1]`, as PyTorch stores it, is read as a matrix.
+
+    A matrix product is 1.4 times as fast as the convolution in XLA's CPU backend.
+    """
 
     def __init__(
         self,
@@ -60,18 +70,17 @@ class PointwiseConv(nnx.Module):
         dtype: jax.typing.DTypeLike,
         param_dtype: jax.typing.DTypeLike,
     ):
-        self.kernel = nnx.Param(jnp.zeros((1, 1, in_features, out_features), param_dtype))
+        self.weight = nnx.Param(jnp.zeros((out_features, in_features, 1, 1), param_dtype))
         self.bias = nnx.Param(jnp.zeros(out_features, param_dtype))
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        bias = jnp.expand_dims(self.bias[...], range(x.ndim - 1))
-        kernel = self.kernel.get_value()
-        return apply_kernel(_pointwise, x.astype(self.dtype), kernel, self.dtype) + bias.astype(self.dtype)
+        y = apply_weight(_pointwise, x.astype(self.dtype), self.weight.get_value(), self.dtype)
+        return y + jnp.expand_dims(self.bias.astype(self.dtype), range(y.ndim - 1))
 
 
-def _pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return x @ kernel[0, 0]
+def _pointwise(x: jax.Array, weight: jax.Array) -> jax.Array:
+    return linear_map(x, weight.reshape(weight.shape[:2]))
 
 
 class Conv(nnx.Module):
@@ -92,7 +101,7 @@ class Conv(nnx.Module):
         self.stride, self.padding, self.dtype = stride, padding, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = apply_kernel(self._convolve, x.astype(self.dtype), self.kernel.get_value(), self.dtype)
+        y = apply_weight(self._convolve, x.astype(self.dtype), self.kernel.get_value(), self.dtype)
         return y + self.bias.astype(self.dtype)[None, None, None]
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -181,10 +190,10 @@ class TimestepEmbedding(nnx.Module):
     """
 
     def __init__(self, in_features: int, out_features: int, cond_features: int | None = None, **precision: Any):
-        told = None if cond_features is None else linear(cond_features, in_features, use_bias=False, **precision)
+        told = None if cond_features is None else Linear(cond_features, in_features, use_bias=False, **precision)
         self.cond_proj = told
-        self.linear_1 = linear(in_features, out_features, **precision)
-        self.linear_2 = linear(out_features, out_features, **precision)
+        self.linear_1 = Linear(in_features, out_features, **precision)
+        self.linear_2 = Linear(out_features, out_features, **precision)
 
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         x = x if condition is None or self.cond_proj is None else x + self.cond_proj(condition)

@@ -1,6 +1,6 @@
-"""Frozen kernels in 8 bits, with one scale for each output channel; the numerics are qwix's.
+"""Frozen weights in 8 bits, with one scale for each output channel; the numerics are qwix's.
 
-Nothing here is differentiated but the activations. A kernel is widened where it is used, and again where the gradient
+Nothing here is differentiated but the activations. A weight is widened where it is used, and again where the gradient
 needs it: what stays in memory between is 8 bits wide.
 """
 
@@ -18,11 +18,12 @@ from pea_jax.errors import PeaError
 Model = TypeVar("Model", bound=nnx.Module)
 
 QTYPES = ("int8", "float8_e4m3fn")
+OUTPUT_AXIS = {"weight": 0, "kernel": -1}  # of matrices, as PyTorch has them, and of 3x3 convolutions, as JAX has them
 KEPT = ("conv_in", "conv_out")  # few parameters, and all that is seen and said goes through them
 
 
 def quantise(model: Model, qtype: str, *, activations: bool = False) -> Model:
-    """`model` with its kernels in 8 bits, each where it was; the old ones may be freed.
+    """`model` with its matrices and kernels in 8 bits, each where it was; the old ones may be freed.
 
     Args:
       model: a UNet, its parameters filled or abstract.
@@ -37,66 +38,72 @@ def quantise(model: Model, qtype: str, *, activations: bool = False) -> Model:
         raise PeaError(f"config.quantisation.weights={qtype!r}: not known; choose from {', '.join(QTYPES)}")
     _qwix()
     for path, module in nnx.iter_modules(model):
-        kernel = getattr(module, "kernel", None)
-        if kernel is not None and path[0] not in KEPT:
-            module.kernel = nnx.Param(_quantised(kernel.get_value(), qtype))  # type: ignore[attr-defined]
+        name = next((name for name in OUTPUT_AXIS if hasattr(module, name)), None)
+        if name is not None and path[0] not in KEPT:
+            weight = getattr(module, name).get_value()
+            setattr(module, name, nnx.Param(_quantised(weight, qtype, OUTPUT_AXIS[name] % weight.ndim)))
             module.quantised_activations = activations  # type: ignore[attr-defined]
     return model
 
 
-def apply_kernel(
-    product: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: Any, dtype: jax.typing.DTypeLike
+def linear_map(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """`[..., in]` by `[out, in]` to `[..., out]`."""
+    return jax.lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ())))
+
+
+def apply_weight(
+    product: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, weight: Any, dtype: jax.typing.DTypeLike
 ) -> jax.Array:
-    """`product(x, kernel)`, linear in `x`, for a kernel that is an array or one in 8 bits."""
-    if isinstance(kernel, jax.Array):
-        return product(x, kernel.astype(dtype))
-    return _through(lambda x, kernel: product(x, _widened(kernel, x, dtype)), product, x, kernel, dtype)
+    """`product(x, weight)`, linear in `x`, for a weight that is an array or one in 8 bits."""
+    if isinstance(weight, jax.Array):
+        return product(x, weight.astype(dtype))
+    return _through(lambda x, weight: product(x, _widened(weight, x, dtype)), product, x, weight, dtype)
 
 
-def apply_matrix(x: jax.Array, kernel: Any, dtype: jax.typing.DTypeLike, quantised_activations: bool) -> jax.Array:
-    """`x @ kernel` `[..., in]`, `[in, out]`, likewise; in 8 bits if `quantised_activations`."""
-    if isinstance(kernel, jax.Array) or not quantised_activations:
-        return apply_kernel(jnp.matmul, x, kernel, dtype)
-    return _through(lambda x, kernel: _matmul_in_8_bits(x, kernel).astype(dtype), jnp.matmul, x, kernel, dtype)
+def apply_matrix(x: jax.Array, weight: Any, dtype: jax.typing.DTypeLike, quantised_activations: bool) -> jax.Array:
+    """`linear_map` likewise; in 8 bits if `quantised_activations`."""
+    if isinstance(weight, jax.Array) or not quantised_activations:
+        return apply_weight(linear_map, x, weight, dtype)
+    return _through(lambda x, weight: _map_in_8_bits(x, weight).astype(dtype), linear_map, x, weight, dtype)
 
 
-def _through(forward: Callable, product: Callable, x: jax.Array, kernel: Any, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """`forward(x, kernel)` with the gradient of `product` with the widened kernel, which is not kept for it."""
+def _through(forward: Callable, product: Callable, x: jax.Array, weight: Any, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """`forward(x, weight)` with the gradient of `product` with the widened weight, which is not kept for it."""
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
     apply = jax.custom_vjp(forward)
 
-    def backward(kernel: Any, gradient: jax.Array) -> tuple[jax.Array, None]:
-        transposed = jax.linear_transpose(lambda x: product(x, _widened(kernel, gradient, dtype)), shape)
+    def backward(weight: Any, gradient: jax.Array) -> tuple[jax.Array, None]:
+        transposed = jax.linear_transpose(lambda x: product(x, _widened(weight, gradient, dtype)), shape)
         return (*transposed(gradient), None)
 
-    apply.defvjp(lambda x, kernel: (forward(x, kernel), kernel), backward)
-    return apply(x, kernel)
+    apply.defvjp(lambda x, weight: (forward(x, weight), weight), backward)
+    return apply(x, weight)
 
 
-def _widened(kernel: Any, used_with: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+def _widened(weight: Any, used_with: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     # Else the compiler would widen once for both passes of the UNet and the gradient, and keep it in between.
-    kernel, _ = jax.lax.optimization_barrier((kernel, used_with))
-    return _qwix().dequantize(kernel).astype(dtype)
+    weight, _ = jax.lax.optimization_barrier((weight, used_with))
+    return _qwix().dequantize(weight).astype(dtype)
 
 
-def _matmul_in_8_bits(x: jax.Array, kernel: Any) -> jax.Array:
-    rounded = _qwix().quantize(x.astype(jnp.float32), kernel.qtype, channelwise_axes=tuple(range(x.ndim - 1)))
-    return _qwix().dot_general(rounded, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+def _map_in_8_bits(x: jax.Array, weight: Any) -> jax.Array:
+    rounded = _qwix().quantize(x.astype(jnp.float32), weight.qtype, channelwise_axes=tuple(range(x.ndim - 1)))
+    return _qwix().dot_general(rounded, weight, (((x.ndim - 1,), (1,)), ((), ())))
 
 
-def _quantised(kernel: Any, qtype: str) -> Any:
-    rounded = _rounding(qtype, kernel.sharding)
-    return rounded.eval_shape(kernel) if isinstance(kernel, jax.ShapeDtypeStruct) else rounded(kernel)
+def _quantised(weight: Any, qtype: str, output_axis: int) -> Any:
+    rounded = _rounding(qtype, output_axis, weight.sharding)
+    return rounded.eval_shape(weight) if isinstance(weight, jax.ShapeDtypeStruct) else rounded(weight)
 
 
 @functools.cache
-def _rounding(qtype: str, place: Any) -> Any:
-    """What rounds kernels that lie at `place`; the rounded one lies there too, its scales whole on every device."""
+def _rounding(qtype: str, output_axis: int, place: Any) -> Any:
+    """What rounds weights that lie at `place`; the rounded one lies there too, its scales whole on every device."""
     whole = NamedSharding(place.mesh, PartitionSpec()) if isinstance(place, NamedSharding) else place
     places = _qwix().QArray(qvalue=place, scale=whole, qtype=jnp.dtype(qtype))
 
-    def rounded(kernel: jax.Array) -> Any:
-        return _qwix().quantize(kernel.astype(jnp.float32), jnp.dtype(qtype), channelwise_axes=(kernel.ndim - 1,))
+    def rounded(weight: jax.Array) -> Any:
+        return _qwix().quantize(weight.astype(jnp.float32), jnp.dtype(qtype), channelwise_axes=(output_axis,))
 
     return jax.jit(rounded, out_shardings=places)
 

@@ -28,7 +28,7 @@ class ResnetBlock2D(nnx.Module):
     ):
         self.norm1 = layers.GroupNorm(in_channels, num_groups, eps=eps, **precision)
         self.conv1 = layers.Conv(in_channels, out_channels, **precision)
-        self.time_emb_proj = layers.linear(time_embed_dim, out_channels, **precision) if time_embed_dim else None
+        self.time_emb_proj = layers.Linear(time_embed_dim, out_channels, **precision) if time_embed_dim else None
         self.norm2 = layers.GroupNorm(out_channels, num_groups, eps=eps, **precision)
         self.conv2 = layers.Conv(out_channels, out_channels, **precision)
         changes_width = in_channels != out_channels

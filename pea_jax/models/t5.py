@@ -18,7 +18,7 @@ from pea_jax.models.config_fields import check_kinds
 
 embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
 rms_norm = functools.partial(nnx.RMSNorm, rngs=layers.NO_RANDOMNESS)
-linear = functools.partial(layers.linear, use_bias=False)
+linear = functools.partial(layers.Linear, use_bias=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,10 +28,10 @@ class Attention(nnx.Module):
         **precision: Any,
     ):
         context_features = context_features or features
-        self.to_q = layers.linear(features, features, use_bias=qkv_bias, **precision)
-        self.to_k = layers.linear(context_features, features, use_bias=qkv_bias, **precision)
-        self.to_v = layers.linear(context_features, features, use_bias=qkv_bias, **precision)
-        self.to_out = nnx.List([layers.linear(features, features, **precision)])
+        self.to_q = layers.Linear(features, features, use_bias=qkv_bias, **precision)
+        self.to_k = layers.Linear(context_features, features, use_bias=qkv_bias, **precision)
+        self.to_v = layers.Linear(context_features, features, use_bias=qkv_bias, **precision)
+        self.to_out = nnx.List([layers.Linear(features, features, **precision)])
         self.num_heads = num_heads
 
     def __call__(self, x: jax.Array, context: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
@@ -48,7 +48,7 @@ class GEGLU(nnx.Module):
     """Linear layer of twice the width, one half gating the other through the exact (erf) GELU."""
 
     def __init__(self, in_features: int, out_features: int, **precision: Any):
-        self.proj = layers.linear(in_features, 2 * out_features, **precision)
+        self.proj = layers.Linear(in_features, 2 * out_features, **precision)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         value, gate = jnp.split(self.proj(x), 2, axis=-1)
@@ -61,7 +61,7 @@ class FeedForward(nnx.Module):
 
     def __init__(self, features: int, **precision: Any):
         # Index 1 is PyTorch's dropout, which holds no weights.
-        net = [GEGLU(features, 4 * features, **precision), None, layers.linear(4 * features, features, **precision)]
+        net = [GEGLU(features, 4 * features, **precision), None, layers.Linear(4 * features, features, **precision)]
         self.net: Any = nnx.List(net)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -106,7 +106,7 @@ class Transformer2D(nnx.Module):
         inner = channels // num_heads * num_heads
         # Not the UNet's norm_eps: PyTorch fixes 1e-6 here.
         self.norm = layers.GroupNorm(channels, num_groups, eps=1e-6, **precision)
-        projection = layers.linear if use_linear_projection else layers.PointwiseConv
+        projection = layers.Linear if use_linear_projection else layers.PointwiseConv
         self.proj_in = projection(channels, inner, **precision)
         self.transformer_blocks = nnx.List(
             BasicTransformerBlock(inner, num_heads, context_features=context_features, **precision)

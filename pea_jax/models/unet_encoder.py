@@ -33,7 +33,7 @@ class UNetEncoder(nnx.Module):
         added_dim, has_added = config.projection_class_embeddings_input_dim, config.addition_embed_type == "text_time"
         self.add_embedding = layers.TimestepEmbedding(added_dim, embed_dim, **precision) if has_added else None
         prompt_dim, context_dim = config.encoder_hid_dim, config.cross_attention_dim[0]
-        self.encoder_hid_proj = layers.linear(prompt_dim, context_dim, **precision) if prompt_dim else None
+        self.encoder_hid_proj = layers.Linear(prompt_dim, context_dim, **precision) if prompt_dim else None
         self.down_blocks = nnx.List(self._down_block(i, precision) for i in range(len(widths)))
         self.mid_block = self._mid_block(precision)
 

@@ -4,15 +4,15 @@ Modules are named after the PyTorch checkpoint, so only the last part of a path 
 
 | NNX | PyTorch | layout |
 |---|---|---|
-| `kernel`, 2 axes | `weight` | linear: `[in, out]` from `[out, in]` |
-| `kernel`, 4 axes | `weight` | convolution: `[h, w, in, out]` from `[out, in, h, w]` |
+| `kernel`, 4 axes | `weight` | 3x3 convolution: `[h, w, in, out]` from `[out, in, h, w]` |
+| `kernel`, 2 axes | `weight` | Flax's own linear layer, of the adapter: `[in, out]` from `[out, in]` |
 | `scale`, `embedding` | `weight` | as it is |
-| anything else | the same | as it is |
+| anything else, `weight` among it | the same | as it is |
 """
 
 import functools
-import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
@@ -23,14 +23,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pea_jax.errors import PeaError
 from pea_jax.partition import frozen_sharding
-from pea_jax.threads import in_order
 from pea_jax.weights.abstract import values_left_out
+from pea_jax.weights.safetensors_files import StoredTensor
 from pea_jax.weights.stored import StoredArray
 
 Model = TypeVar("Model", bound=nnx.Module)
 PartitionRule = Callable[[str, tuple[int, ...]], PartitionSpec]
 
-READERS = min(4, os.cpu_count() or 1)  # threads that read parameters and hand them to the devices
+READERS = 4  # threads that read parameters and hand them to the devices
 SMALLEST_ON_DEVICE = 1 << 20  # bytes; smaller arrays are transposed and cast sooner than a program for it is compiled
 
 # For each number of axes of a kernel: the PyTorch axis that becomes each of ours.
@@ -92,14 +92,10 @@ def fill(
     if problems := _problems({torch_name(path): (path, variable) for path, variable in flat_state}, tensors):
         advice = "check that config.json and weights belong together"
         raise PeaError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}; {advice}")
-    placing = (
-        functools.partial(_place, tensors[torch_name(path)], path, variable, sharding)
-        for (path, variable), sharding in zip(flat_state, shardings, strict=True)
-    )
-    filled = [
-        (path, variable.replace(array))
-        for (path, variable), array in zip(flat_state, in_order(placing, READERS), strict=True)
-    ]
+    paths, variables = zip(*flat_state, strict=True)
+    with ThreadPoolExecutor(READERS) as pool:
+        arrays = pool.map(_place, [tensors[torch_name(path)] for path in paths], paths, variables, shardings)
+        filled = [(path, variable.replace(array)) for (path, variable), array in zip(flat_state, arrays, strict=True)]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
@@ -149,20 +145,24 @@ def _place(tensor: StoredArray, path: tuple[Any, ...], variable: Any, sharding: 
         assert index is not None, "a parameter is never without a place"
         if str(index) not in parts:
             values = tensor[tuple(index[axis] for axis in np.argsort(axes))]
-            parts[str(index)] = _converted(values, axes, variable.dtype, device)
+            owned = isinstance(tensor, StoredTensor)
+            parts[str(index)] = _converted(values, axes, variable.dtype, device, owned)
         placed.append(jax.device_put(parts[str(index)], device))
     # Nothing is left to run: what is still in its torch layout may not pile up.
     return jax.block_until_ready(jax.make_array_from_single_device_arrays(variable.shape, sharding, placed))
 
 
 def _converted(
-    values: np.ndarray, axes: tuple[int, ...], dtype: np.dtype, device: jax.Device
+    values: np.ndarray, axes: tuple[int, ...], dtype: np.dtype, device: jax.Device, owned: bool
 ) -> np.ndarray | jax.Array:
-    """Transposed and cast, the large ones on the device: a program is compiled for each shape."""
-    if values.nbytes < SMALLEST_ON_DEVICE:
-        return np.array(values.transpose(axes), dtype, order="C")  # a copy: JAX may keep the memory it is given
+    """Transposed and cast, the large ones on the device: a program is compiled for each shape.
+
+    JAX may keep the memory it is given, so what is not `owned` is copied where nothing else is done to it.
+    """
     if (axes, values.dtype) == (tuple(range(values.ndim)), dtype):
-        return values.copy()
+        return values if owned else values.copy()
+    if values.nbytes < SMALLEST_ON_DEVICE:
+        return np.array(values.transpose(axes), dtype, order="C")
     return _convert(jax.device_put(values, device), axes, dtype)
 
 

@@ -32,7 +32,7 @@ class Layers(nnx.Module):
 
     def __init__(self):
         precision = dict(dtype=jnp.float32, param_dtype=jnp.float32)
-        self.linear, self.conv = layers.linear(16, 24, **precision), layers.Conv(24, 8, **precision)
+        self.linear, self.conv = layers.Linear(16, 24, **precision), layers.Conv(24, 8, **precision)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(jnp.tanh(self.linear(x)))

@@ -1,4 +1,4 @@
-"""Frozen kernels in 8 bits: what they compute, what they pass back, what they hold in memory."""
+"""Frozen weights in 8 bits: what they compute, what they pass back, what they hold in memory."""
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,10 @@ def unet() -> UNet2DCondition:
 
 def dequantised(model):
     for _, module in nnx.iter_modules(model):
-        if isinstance(getattr(module, "kernel", None), nnx.Param):
-            kernel = module.kernel.get_value()
-            module.kernel = nnx.Param(qwix.dequantize(kernel) if isinstance(kernel, qwix.QArray) else kernel)
+        for name in ("weight", "kernel"):
+            weight = getattr(module, name, nnx.Param(None)).get_value()
+            if isinstance(weight, qwix.QArray):
+                setattr(module, name, nnx.Param(qwix.dequantize(weight)))
     return model
 
 
@@ -53,7 +54,7 @@ def test_a_unet_computes_with_the_rounded_weights_and_passes_their_gradient():
 
 
 LAYERS = {
-    "linear": (lambda **p: layers.linear(24, 40, **p), (3, 7, 24)),
+    "linear": (lambda **p: layers.Linear(24, 40, **p), (3, 7, 24)),
     "pointwise": (lambda **p: layers.PointwiseConv(24, 40, **p), (2, 4, 4, 24)),
     "conv": (lambda **p: layers.Conv(24, 40, **p), (2, 6, 5, 24)),
     "strided to few pixels": (lambda **p: layers.Conv(24, 40, stride=2, **p), (2, 4, 4, 24)),
@@ -77,8 +78,9 @@ def test_a_layer_likewise(kind, qtype):
 def layer(kind: str) -> tuple[nnx.Dict, np.ndarray]:
     make, shape = LAYERS[kind]
     made = make(dtype=jnp.float32, param_dtype=jnp.float32)
-    fan_in = np.prod(made.kernel.shape[:-1])
-    made.kernel[...], made.bias[...] = normal(*made.kernel.shape, seed=5) / fan_in**0.5, normal(40, seed=6)
+    weight = made.kernel if kind in ("conv", "strided to few pixels") else made.weight
+    fan_in = weight.size / 40
+    weight[...], made.bias[...] = normal(*weight.shape, seed=5) / fan_in**0.5, normal(40, seed=6)
     return nnx.Dict(layer=made), normal(*shape, seed=7)
 
 
@@ -92,23 +94,27 @@ def test_rounded_activations_cost_little_more_and_pass_the_gradient_of_the_weigh
     assert relative_error(pullback(direction)[0], its_pullback(direction)[0]) < 1e-5
 
 
-def test_a_weight_is_off_by_half_a_step_at_most():
-    holder, _ = layer("conv")
-    kernel = np.asarray(holder.layer.kernel[...])
-    rounded = quantise(holder, "int8").layer.kernel.get_value()
-    assert rounded.qvalue.dtype == jnp.int8 and rounded.scale.shape == (1, 1, 1, kernel.shape[-1])
-    np.testing.assert_allclose(rounded.scale[0, 0, 0], np.abs(kernel).max((0, 1, 2)) / 127.5, rtol=1e-5)
-    error = np.abs(np.asarray(rounded.qvalue, np.float32) * np.asarray(rounded.scale) - kernel)
+@pytest.mark.parametrize(("kind", "name", "others"), [("conv", "kernel", (0, 1, 2)), ("linear", "weight", (1,))])
+def test_a_weight_is_off_by_half_a_step_at_most(kind, name, others):
+    """With one step for each output channel."""
+    holder, _ = layer(kind)
+    weight = np.asarray(getattr(holder.layer, name)[...])
+    rounded = getattr(quantise(holder, "int8").layer, name).get_value()
+    assert rounded.qvalue.dtype == jnp.int8
+    largest = np.abs(weight).max(others, keepdims=True)
+    assert largest.size == 40
+    np.testing.assert_allclose(rounded.scale, largest / 127.5, rtol=1e-5)
+    error = np.abs(np.asarray(rounded.qvalue, np.float32) * np.asarray(rounded.scale) - weight)
     assert np.all(error <= 0.501 * np.asarray(rounded.scale))
 
 
 def test_memory_falls_and_nothing_wide_is_kept_for_the_gradient():
-    layer = layers.linear(256, 512, dtype=jnp.float32, param_dtype=jnp.float32)
-    layer.kernel[...] = normal(256, 512)
-    wide = layer.kernel[...].nbytes
+    layer = layers.Linear(256, 512, dtype=jnp.float32, param_dtype=jnp.float32)
+    layer.weight[...] = normal(512, 256)
+    wide = layer.weight[...].nbytes
     holder = nnx.Dict(proj=layer)
     quantise(holder, "int8")
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(holder).proj.kernel)) < 0.27 * wide
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(holder).proj.weight)) < 0.27 * wide
     _, pullback = jax.vjp(holder.proj, normal(4, 256))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(pullback)) < 0.27 * wide
 

@@ -25,7 +25,7 @@ class Ours(nnx.Module):
         precision = dict(dtype=jnp.float32, param_dtype=param_dtype)
         self.embed = nnx.Embed(11, 6, rngs=layers.NO_RANDOMNESS, embedding_init=layers.ZEROS, **precision)
         self.blocks = nnx.List(
-            [layers.linear(6, 8, **precision), None, layers.linear(8, 4, use_bias=False, **precision)]
+            [layers.Linear(6, 8, **precision), None, layers.Linear(8, 4, use_bias=False, **precision)]
         )
         self.conv = layers.Conv(4, 10, **precision)
         self.point = layers.PointwiseConv(10, 2, **precision)
@@ -58,9 +58,9 @@ def abstract(param_dtype=jnp.float32) -> Ours:
 def test_values_land_where_pytorch_has_them(tensors):
     ours, theirs = fill(abstract(), tensors, source="test"), randomised(Theirs())
     np.testing.assert_array_equal(ours.embed.embedding[...], theirs.embed.weight.detach())
-    np.testing.assert_array_equal(ours.blocks[2].kernel[5, 3], theirs.blocks[2].weight[3, 5].detach())
+    np.testing.assert_array_equal(ours.blocks[2].weight[3, 5], theirs.blocks[2].weight[3, 5].detach())
     np.testing.assert_array_equal(ours.conv.kernel[0, 2, 3, 7], theirs.conv.weight[7, 3, 0, 2].detach())
-    np.testing.assert_array_equal(ours.point.kernel[0, 0, 9, 1], theirs.point.weight[1, 9, 0, 0].detach())
+    np.testing.assert_array_equal(ours.point.weight[1, 9, 0, 0], theirs.point.weight[1, 9, 0, 0].detach())
     np.testing.assert_array_equal(ours.norm.scale[...], theirs.norm.weight.detach())
     np.testing.assert_array_equal(ours.logit_scale[...], theirs.logit_scale.detach())
 
@@ -90,9 +90,9 @@ def test_cast_to_the_dtype_of_the_model(tensors):
 def test_more_rows_than_are_read_at_a_time(stored, dtype):
     """NumPy's cast is the truth; the range holds numbers that are subnormal or too large for half precision."""
     weight = (10.0 ** np.random.default_rng(0).uniform(-9, 6, (300, 5))).astype(stored)
-    model = nnx.eval_shape(lambda: layers.linear(5, 300, use_bias=False, dtype=dtype, param_dtype=dtype))
+    model = nnx.eval_shape(lambda: layers.Linear(5, 300, use_bias=False, dtype=dtype, param_dtype=dtype))
     model = fill(model, {"weight": weight}, source="test")
-    np.testing.assert_array_equal(model.kernel[...], weight.astype(dtype).T)
+    np.testing.assert_array_equal(model.weight[...], weight.astype(dtype))
 
 
 def test_later_changes_of_the_source_do_not_reach_the_model(tensors):
@@ -104,12 +104,12 @@ def test_later_changes_of_the_source_do_not_reach_the_model(tensors):
         np.testing.assert_array_equal(value, before[name])
 
 
-def test_nor_where_one_output_makes_the_transposed_kernel_contiguous():
+def test_nor_where_nothing_is_converted():
     source = {"weight": torch.ones(1, 64).numpy()}
-    model = nnx.eval_shape(lambda: layers.linear(64, 1, use_bias=False, dtype=jnp.float32, param_dtype=jnp.float32))
+    model = nnx.eval_shape(lambda: layers.Linear(64, 1, use_bias=False, dtype=jnp.float32, param_dtype=jnp.float32))
     model = fill(model, source, source="test")
     source["weight"][...] = 0
-    np.testing.assert_array_equal(model.kernel[...], np.ones((64, 1)))
+    np.testing.assert_array_equal(model.weight[...], np.ones((1, 64)))
 
 
 def test_all_errors_at_once_on_one_line(tensors):
@@ -141,7 +141,11 @@ def test_every_device_holds_its_part(tensors, tmp_path):
         from pea_jax.weights.safetensors_files import open_safetensors
         from tests.weights.test_torch_names import abstract, fill, to_torch_names
 
-        rules = {"blocks.0.kernel": PartitionSpec(None, "fsdp"), "conv.kernel": PartitionSpec(None, None, "fsdp")}
+        rules = {
+            "blocks.0.weight": PartitionSpec("fsdp"),
+            "blocks.2.weight": PartitionSpec(None, "fsdp"),
+            "conv.kernel": PartitionSpec(None, None, "fsdp"),
+        }
         mesh, path = jax.make_mesh((4,), ("fsdp",), axis_types=(AxisType.Auto,)), pathlib.Path(sys.argv[1])
         shapes = {}
         def partition(path, shape):
@@ -149,7 +153,8 @@ def test_every_device_holds_its_part(tensors, tmp_path):
             return rules.get(path, PartitionSpec())
         model = fill(abstract(), open_safetensors(path), source="test", mesh=mesh, partition=partition)
         assert shapes["conv.kernel"] == (3, 3, 4, 10) and len(shapes) == len(load_file(path))
-        assert model.blocks[0].kernel[...].sharding.spec == rules["blocks.0.kernel"]
+        assert model.blocks[0].weight[...].sharding.spec == rules["blocks.0.weight"]
+        assert model.blocks[2].weight[...].addressable_shards[3].data.shape == (4, 2)
         assert model.conv.kernel[...].addressable_shards[3].data.shape == (3, 3, 1, 10)
         assert model.conv.bias[...].sharding == jax.NamedSharding(mesh, PartitionSpec())
         ours = to_torch_names(model)
