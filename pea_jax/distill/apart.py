@@ -1,6 +1,6 @@
 """Compiles one program in a process of its own, which ends as soon as the program's memory is known.
 
-The compiler for TPUs cannot be stopped in another way, and what it does after that takes nine tenths of its time.
+The compiler for TPUs cannot be stopped in another way, and what it does after that takes most of its time.
 """
 
 import json

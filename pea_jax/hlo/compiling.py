@@ -44,7 +44,7 @@ def finish(lowered: jax.stages.Lowered) -> Program:
 def plan_memory(lowered: jax.stages.Lowered, folder: pathlib.Path) -> Program:
     """Compiled until the order of its operations and the place of each array are settled.
 
-    The code of the kernels, nine tenths of the compiler's time for TPUs, is not waited for. The compiler cannot be
+    The code of the kernels, most of the compiler's time for TPUs, is not waited for. The compiler cannot be
     stopped: it goes on, and writes to `folder`, an empty one, until it is done or the process ends.
 
     Raises:

@@ -5,6 +5,7 @@ not: a loop counts as often as it runs, what is fused is one operation.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,7 @@ def instructions(text: str, *, fused: bool = False) -> Iterator[Instruction]:
     yield from _run(computations, entry, 1, "", fused)
 
 
+@functools.lru_cache(maxsize=1)  # several questions are asked of one program, of 70 MB where it is large
 def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
     computations: dict[str, list[Instruction]] = {}
     current, entry = "", ""
