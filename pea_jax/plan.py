@@ -9,7 +9,7 @@ knows before: images a second are reckoned with --utilisation of the chips' peak
 
 Of slices of one kind of chip with the same `fsdp` the smallest alone is compiled for, since one chip runs the same
 program on all of them. For TPUs that are not there a program is compiled until its memory is known, and the space that
-its code takes is reckoned; --kernels compiles to the end, in many times the time. The largest batch takes at least three
+its code takes is reckoned; --kernels compiles to the end, in many times that. The largest batch takes at least three
 compilations, --batch one. With --out each is kept as soon as it is there: what was stopped goes on where it was.
 """
 
