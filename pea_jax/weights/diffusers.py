@@ -56,8 +56,8 @@ def load_vae(
 ) -> AutoencoderKL:
     """The autoencoder saved in `folder/subfolder`; arguments and errors as for `load_unet`.
 
-    Where its config says `force_upcast` (diffusers' default), or nothing, it overflows in float16: asked for in that, it
-    is stored in float32 and computes in it. bfloat16 has float32's range, and stays, as in diffusers.
+    Where its config says `force_upcast` (diffusers' default), or nothing, it overflows in float16: asked for in that,
+    it is stored in float32 and computes in it. bfloat16 has float32's range, and stays, as in diffusers.
     """
     opened = open_model(folder, subfolder, VAEConfig.from_dict, config)
     dtype = jnp.float32 if opened.config.force_upcast and jnp.dtype(dtype) == jnp.float16 else dtype
