@@ -65,6 +65,7 @@ TESTED_BY = {
     "sampling/timesteps.py": "sampling/test_schedulers.py",
     "judging/distances.py": "judging/test_comparison.py",
     "judging/picture_files.py": "judging/test_comparison.py",
+    "judging/systems.py": "judging/test_evaluation.py",
     "judging/tables.py": "judging/test_report.py",
     "weights/clip_vision.py": "judging/test_clip.py",
     "weights/inception.py": "models/test_inception.py",
@@ -117,7 +118,8 @@ def test_every_module_has_a_test_file():
 
 def commands(document: pathlib.Path) -> list[list[str]]:
     """The shell commands in the indented or fenced blocks of a Markdown file, one list of words each."""
-    lines = re.findall(r"^\s*(?:\$ )?((?:make|python|\.venv/bin/python|git|pip) .*)$", document.read_text(), re.M)
+    text = document.read_text().replace("\\\n", " ")
+    lines = re.findall(r"^\s*(?:\$ )?((?:make|python|\.venv/bin/python|git|pip) .*)$", text, re.M)
     return [shlex.split(line, comments=True) for line in lines]
 
 
