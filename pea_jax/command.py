@@ -52,8 +52,7 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        print(f"error: {error.filename or 'the screen or a file'}: {error.strerror}; make room there", file=sys.stderr)
-        sys.exit(1)
+        _end_with(PeaError(f"{error.filename or 'the screen or a file'}: {error.strerror}; make room there"))
     except Interrupted as stop:
         processes.leave()
         print(stop)

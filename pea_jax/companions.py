@@ -84,7 +84,7 @@ class Companions:
     """
 
     def __init__(self, connections: Mapping[int, socket.socket], end: Callable[[str], object] = end):
-        self._connections, self._end = connections, end
+        self._connections, self._end, self._left = connections, end, False
         for number, connection in connections.items():
             connection.settimeout(None)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -95,13 +95,14 @@ class Companions:
 
     def leave(self) -> None:
         """Say that this process ends in order."""
+        self._left = True
         self._say(END)
 
     def _wait(self, number: int, connection: socket.socket) -> None:
         said = b""
         with contextlib.suppress(OSError):
             said = connection.recv(4)
-        if said == END:
+        if said == END or self._left:
             return
         lost = int.from_bytes(said) if said else number
         self._say(lost.to_bytes(4))

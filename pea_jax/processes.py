@@ -2,6 +2,9 @@
 
 import contextlib
 import itertools
+import os
+import sys
+import types
 from collections.abc import Iterator
 
 import jax
@@ -45,7 +48,15 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             "see launch/"
         ) from error
     if several():
+        sys.excepthook = _show_and_end
         _watch(coordinator.rpartition(":")[0] if coordinator else own_address())
+
+
+def _show_and_end(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """At an error that nobody expected: else this process would wait for the others, who wait for it."""
+    sys.__excepthook__(kind, error, trace)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _watch(host: str) -> None:

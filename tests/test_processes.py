@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -76,3 +77,11 @@ def test_one_process_needs_no_agreement():
     assert processes.is_first() and not processes.several() and processes.agree(3) == 3
     with processes.first_goes_ahead("nothing"):
         pass
+
+
+def test_an_error_that_nobody_expected_ends_a_process_at_once():
+    """And not when its threads, or the other processes, are done."""
+    waiting = "import sys, threading, time; threading.Thread(target=time.sleep, args=[600]).start()"
+    failing = "from pea_jax import processes; sys.excepthook = processes._show_and_end; raise ValueError('wrong')"
+    result = subprocess.run([sys.executable, "-c", f"{waiting}; {failing}"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "ValueError: wrong" in result.stderr

@@ -129,7 +129,7 @@ def _sharding(
     path: tuple[Any, ...], variable: Any, mesh: Mesh | None, partition: PartitionRule | None
 ) -> jax.sharding.Sharding:
     if mesh is None:
-        return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     name = ".".join(map(str, path))
     if partition is None:
         return frozen_sharding(mesh, name, variable.shape, variable.dtype)
