@@ -18,7 +18,7 @@ from tests.commands import write_shard
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCES = re.compile(
-    r"^```(?P<language>\w*)[^\n\"]*(?:title=\"(?P<title>[^\"]*)\")?[^\n]*\n(?P<body>.*?)^```$", re.M | re.S
+    r'^```(?P<language>\w*)(?:[^\n]*?title="(?P<title>[^"]*)")?[^\n]*\n(?P<body>.*?)^```$', re.MULTILINE | re.DOTALL
 )
 STARTS = r"(?:\.venv/bin/|launch/|benchmarks/|make |python |pip |hf |git )"
 SMALL = {
