@@ -17,6 +17,7 @@ from pea_jax.distill.models import FrozenModels, quantised
 from pea_jax.mesh import replicated
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
+from pea_jax.models.layers import abstract
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.models.vae import AutoencoderKL, VAEConfig
 from pea_jax.sampling.noise_schedule import SchedulerConfig
@@ -78,7 +79,7 @@ def random_models(work: Work, mesh: Mesh, *, cached: bool) -> FrozenModels:
 
 
 def _abstract(network: Callable, parse: Callable, config: Config, dtype: Any, *, mesh: Mesh) -> Any:
-    return nnx.eval_shape(lambda: network(parse(config), dtype=dtype, param_dtype=dtype))
+    return abstract(lambda: network(parse(config), dtype=dtype, param_dtype=dtype))
 
 
 def random_network(network: Callable, parse: Callable, config: Config, dtype: Any, *, mesh: Mesh) -> Any:

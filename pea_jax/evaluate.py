@@ -63,7 +63,7 @@ RESERVED = ("adapter", "untrained", TEACHER, TRANSLATED)
 
 def main() -> None:
     if OUT.value is None:
-        raise PeaError("--adapter, --config and --out are all needed")
+        raise PeaError("--out is needed: the JSON file to write")
     command.check_file("--out", pathlib.Path(OUT.value))
     if PROMPTS.value:
         on_prompts(PROMPTS.value, pathlib.Path(OUT.value))
@@ -76,7 +76,7 @@ def main() -> None:
 def on_corpus(out: pathlib.Path) -> None:
     """Retrieval of the concepts of the config's data."""
     if ADAPTER.value is None or CONFIG.value is None:
-        raise PeaError("--adapter, --config and --out are all needed")
+        raise PeaError("say what to judge: --adapter with --config, or --prompts with --config, or --folder")
     config = CONFIG.value
     configs.check(config)
     folders = _adapters(config)

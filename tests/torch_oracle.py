@@ -1,9 +1,7 @@
 """How a PyTorch module becomes the oracle of one of ours."""
 
-import functools
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 import torch
 from flax import nnx
@@ -12,9 +10,6 @@ from pea_jax.weights import fill
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 Model = TypeVar("Model", bound=nnx.Module)
-
-# Toy models take longer to compile than to run.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def randomised(module: Module, seed: int = 0) -> Module:

@@ -1,7 +1,6 @@
 """The encoder of BERT, RoBERTa and XLM-R without pooler (transformers `BertModel`, `XLMRobertaModel`)."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,6 @@ from pea_jax.models import layers
 from pea_jax.models.attention import attention
 from pea_jax.models.config_fields import check_choice, check_kinds, check_whole
 
-embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
 ACTIVATIONS = {"gelu": lambda x: jax.nn.gelu(x, approximate=False), "gelu_new": jax.nn.gelu, "relu": jax.nn.relu}
 ROBERTAS = ("roberta", "xlm-roberta", "camembert")
 SUPPORTED = {"position_embedding_type": "absolute", "is_decoder": False}
@@ -69,9 +67,9 @@ class BertEmbeddings(nnx.Module):
 
     def __init__(self, config: BertConfig, **precision: Any):
         width = config.hidden_size
-        self.word_embeddings = embedding(config.vocab_size, width, **precision)
-        self.position_embeddings = embedding(config.max_position_embeddings, width, **precision)
-        self.token_type_embeddings = embedding(config.type_vocab_size, width, **precision)
+        self.word_embeddings = layers.embedding(config.vocab_size, width, **precision)
+        self.position_embeddings = layers.embedding(config.max_position_embeddings, width, **precision)
+        self.token_type_embeddings = layers.embedding(config.type_vocab_size, width, **precision)
         self.LayerNorm = layers.layer_norm(width, eps=config.layer_norm_eps, **precision)
         self.max_length, self.padding_idx = config.max_length, config.padding_idx
 

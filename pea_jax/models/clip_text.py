@@ -1,7 +1,6 @@
 """CLIP's text encoder (transformers `CLIPTextModel`, `CLIPTextModelWithProjection`, and the same of MetaCLIP 2)."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,6 @@ from pea_jax.errors import PeaError
 from pea_jax.models import layers
 from pea_jax.models.attention import attention
 from pea_jax.models.config_fields import check_choice, check_kinds, check_whole
-
-embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -81,8 +78,8 @@ class CLIPTextEmbeddings(nnx.Module):
     """`[B, L]` ids to `[B, L, D]`."""
 
     def __init__(self, config: CLIPTextConfig, **precision: Any):
-        self.token_embedding = embedding(config.vocab_size, config.hidden_size, **precision)
-        self.position_embedding = embedding(config.max_position_embeddings, config.hidden_size, **precision)
+        self.token_embedding = layers.embedding(config.vocab_size, config.hidden_size, **precision)
+        self.position_embedding = layers.embedding(config.max_position_embeddings, config.hidden_size, **precision)
 
     def __call__(self, input_ids: jax.Array) -> jax.Array:
         length, longest = input_ids.shape[1], self.position_embedding.num_embeddings

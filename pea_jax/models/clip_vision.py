@@ -10,7 +10,7 @@ from flax import nnx
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
-from pea_jax.models.clip_text import ACTIVATIONS, CLIPEncoder, CLIPEncoderConfig, embedding
+from pea_jax.models.clip_text import ACTIVATIONS, CLIPEncoder, CLIPEncoderConfig
 from pea_jax.models.config_fields import check_choice, check_kinds, read_fields
 
 # What a vision_config may say beside the shape of the network: it is accepted at these values alone.
@@ -126,7 +126,7 @@ class PatchEmbedding(nnx.Module):
 
     def __init__(self, config: CLIPVisionConfig, *, dtype: jax.typing.DTypeLike, param_dtype: jax.typing.DTypeLike):
         side = config.patch_size
-        self.kernel = nnx.Param(jnp.zeros((side, side, 3, config.hidden_size), param_dtype))
+        self.kernel = nnx.Param(layers.constant((side, side, 3, config.hidden_size), param_dtype))
         self.side, self.dtype = side, dtype
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
@@ -143,9 +143,9 @@ class CLIPVisionEmbeddings(nnx.Module):
 
     def __init__(self, config: CLIPVisionConfig, **precision: Any):
         count = (config.image_size // config.patch_size) ** 2
-        self.class_embedding = nnx.Param(jnp.zeros(config.hidden_size, precision["param_dtype"]))
+        self.class_embedding = nnx.Param(layers.constant((config.hidden_size,), precision["param_dtype"]))
         self.patch_embedding = PatchEmbedding(config, **precision)
-        self.position_embedding = embedding(count + 1, config.hidden_size, **precision)
+        self.position_embedding = layers.embedding(count + 1, config.hidden_size, **precision)
         self.image_size = config.image_size
 
     def __call__(self, pixels: jax.Array) -> jax.Array:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pea_jax.models import layers
+
 SIDE, WIDTH = 299, 2048  # of the pictures, of the features
 EPSILON = 1e-3
 
@@ -101,15 +103,16 @@ class Kernel(nnx.Module):
     """What a convolution has in the files: a weight, by itself."""
 
     def __init__(self, *shape: int):
-        self.kernel = nnx.Param(jnp.zeros(shape))
+        self.kernel = nnx.Param(layers.constant(shape, jnp.float32))
 
 
 class BatchNorm(nnx.Module):
     """`torch.nn.BatchNorm2d` with the statistics of its training."""
 
     def __init__(self, features: int):
-        self.scale, self.bias = nnx.Param(jnp.ones(features)), nnx.Param(jnp.zeros(features))
-        self.running_mean, self.running_var = nnx.Param(jnp.zeros(features)), nnx.Param(jnp.ones(features))
+        shape, dtype = (features,), jnp.float32
+        self.scale, self.running_var = (nnx.Param(layers.constant(shape, dtype, 1.0)) for _ in range(2))
+        self.bias, self.running_mean = (nnx.Param(layers.constant(shape, dtype)) for _ in range(2))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         gain = self.scale[...] * jax.lax.rsqrt(self.running_var[...] + EPSILON)

@@ -6,8 +6,12 @@ one), since they are always filled from a checkpoint.
 `**precision` throughout stands for `dtype` (computation) and `param_dtype` (storage).
 """
 
+import contextvars
+import functools
 import math
-from typing import Any
+import operator
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +19,29 @@ from flax import nnx
 
 from pea_jax.models.quantisation import apply_matrix, apply_weight, linear_map
 
-ZEROS = nnx.initializers.zeros_init()
+Model = TypeVar("Model", bound=nnx.Module)
+_without_values = contextvars.ContextVar("_without_values", default=False)
+
+
+def abstract(build: Callable[[], Model]) -> Model:
+    """What `nnx.eval_shape(build)` gives, in a third of the time: how the values are made is not traced.
+
+    Flax's own layers must be given `ZEROS` and `ONES` as their initializers.
+    """
+    token = _without_values.set(True)
+    try:
+        return build()
+    finally:
+        _without_values.reset(token)
+
+
+def constant(shape: tuple[int, ...], dtype: jax.typing.DTypeLike, value: float = 0.0) -> Any:
+    """A parameter's value to start with; within `abstract` its shape and dtype alone."""
+    if not _without_values.get():
+        return jnp.full(shape, value, dtype)
+    if any(operator.index(size) < 0 for size in shape):
+        raise ValueError(f"a parameter of shape {shape}")
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 class NoRandomness:
@@ -26,6 +52,15 @@ class NoRandomness:
 
 
 NO_RANDOMNESS: Any = NoRandomness()
+
+
+def _initializer(value: float) -> Any:
+    return lambda key, shape, dtype: constant(shape, dtype, value)
+
+
+ZEROS, ONES = _initializer(0.0), _initializer(1.0)
+embedding = functools.partial(nnx.Embed, embedding_init=ZEROS, rngs=NO_RANDOMNESS)
+rms_norm = functools.partial(nnx.RMSNorm, scale_init=ONES, rngs=NO_RANDOMNESS)
 
 
 class Linear(nnx.Module):
@@ -42,8 +77,8 @@ class Linear(nnx.Module):
         dtype: jax.typing.DTypeLike,
         param_dtype: jax.typing.DTypeLike,
     ):
-        self.weight = nnx.Param(jnp.zeros((out_features, in_features), param_dtype))
-        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if use_bias else None
+        self.weight = nnx.Param(constant((out_features, in_features), param_dtype))
+        self.bias = nnx.Param(constant((out_features,), param_dtype)) if use_bias else None
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,7 +88,8 @@ class Linear(nnx.Module):
 
 def layer_norm(features: int, *, eps: float = 1e-5, **precision: Any) -> nnx.LayerNorm:
     """`torch.nn.LayerNorm` over the last axis."""
-    return nnx.LayerNorm(features, epsilon=eps, use_fast_variance=False, rngs=NO_RANDOMNESS, **precision)
+    starts = dict(scale_init=ONES, bias_init=ZEROS, rngs=NO_RANDOMNESS)
+    return nnx.LayerNorm(features, epsilon=eps, use_fast_variance=False, **starts, **precision)
 
 
 class PointwiseConv(nnx.Module):
@@ -70,8 +106,8 @@ class PointwiseConv(nnx.Module):
         dtype: jax.typing.DTypeLike,
         param_dtype: jax.typing.DTypeLike,
     ):
-        self.weight = nnx.Param(jnp.zeros((out_features, in_features, 1, 1), param_dtype))
-        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype))
+        self.weight = nnx.Param(constant((out_features, in_features, 1, 1), param_dtype))
+        self.bias = nnx.Param(constant((out_features,), param_dtype))
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -96,8 +132,8 @@ class Conv(nnx.Module):
         dtype: jax.typing.DTypeLike,
         param_dtype: jax.typing.DTypeLike,
     ):
-        self.kernel = nnx.Param(jnp.zeros((3, 3, in_features, out_features), param_dtype))
-        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype))
+        self.kernel = nnx.Param(constant((3, 3, in_features, out_features), param_dtype))
+        self.bias = nnx.Param(constant((out_features,), param_dtype))
         self.stride, self.padding, self.dtype = stride, padding, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -149,8 +185,8 @@ class GroupNorm(nnx.Module):
         dtype: jax.typing.DTypeLike,
         param_dtype: jax.typing.DTypeLike,
     ):
-        self.scale = nnx.Param(jnp.ones(features, param_dtype))
-        self.bias = nnx.Param(jnp.zeros(features, param_dtype))
+        self.scale = nnx.Param(constant((features,), param_dtype, 1.0))
+        self.bias = nnx.Param(constant((features,), param_dtype))
         self.num_groups, self.eps, self.dtype = num_groups, eps, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:

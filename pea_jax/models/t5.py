@@ -16,8 +16,6 @@ from pea_jax.models import layers
 from pea_jax.models.attention import attention
 from pea_jax.models.config_fields import check_kinds
 
-embedding = functools.partial(nnx.Embed, embedding_init=layers.ZEROS, rngs=layers.NO_RANDOMNESS)
-rms_norm = functools.partial(nnx.RMSNorm, rngs=layers.NO_RANDOMNESS)
 linear = functools.partial(layers.Linear, use_bias=False)
 
 
@@ -72,7 +70,7 @@ class T5Attention(nnx.Module):
         self.o = linear(width, config.d_model, **precision)
         self.num_heads, self.max_distance = config.num_heads, config.relative_attention_max_distance
         buckets = config.relative_attention_num_buckets
-        self.relative_attention_bias = embedding(buckets, config.num_heads, **precision) if has_bias else None
+        self.relative_attention_bias = layers.embedding(buckets, config.num_heads, **precision) if has_bias else None
 
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, bias: jax.Array | None
@@ -91,7 +89,7 @@ class T5LayerSelfAttention(nnx.Module):
 
     def __init__(self, config: T5Config, has_bias: bool, **precision: Any):
         self.SelfAttention = T5Attention(config, has_bias, **precision)
-        self.layer_norm = rms_norm(config.d_model, epsilon=config.layer_norm_epsilon, **precision)
+        self.layer_norm = layers.rms_norm(config.d_model, epsilon=config.layer_norm_epsilon, **precision)
 
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, bias: jax.Array | None
@@ -117,7 +115,7 @@ class T5LayerFF(nnx.Module):
 
     def __init__(self, config: T5Config, **precision: Any):
         self.DenseReluDense = T5DenseGatedActDense(config, **precision)
-        self.layer_norm = rms_norm(config.d_model, epsilon=config.layer_norm_epsilon, **precision)
+        self.layer_norm = layers.rms_norm(config.d_model, epsilon=config.layer_norm_epsilon, **precision)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x + self.DenseReluDense(self.layer_norm(x))
@@ -143,7 +141,7 @@ class T5Stack(nnx.Module):
     def __init__(self, config: T5Config, **precision: Any):
         has_bias = [config.bias_in_every_layer or i == 0 for i in range(config.num_layers)]
         self.block = nnx.List(T5Block(config, own, **precision) for own in has_bias)
-        self.final_layer_norm = rms_norm(config.d_model, epsilon=config.layer_norm_epsilon, **precision)
+        self.final_layer_norm = layers.rms_norm(config.d_model, epsilon=config.layer_norm_epsilon, **precision)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
         states, bias = [x], None
@@ -167,7 +165,7 @@ class T5Encoder(nnx.Module):
         del rngs  # as every NNX module takes them; the parameters start at constants
         precision: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
         self.config = config
-        self.shared = embedding(config.vocab_size, config.d_model, **precision)
+        self.shared = layers.embedding(config.vocab_size, config.d_model, **precision)
         self.encoder = T5Stack(config, **precision)
 
     def __call__(

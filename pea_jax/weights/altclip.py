@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from pea_jax.models.altclip import AltCLIPText, AltCLIPTextConfig
+from pea_jax.models.layers import abstract
 from pea_jax.weights.config_files import read_config
 from pea_jax.weights.text_files import VISION, open_tensors, text_config
 from pea_jax.weights.torch_names import fill
@@ -32,7 +32,7 @@ def load_altclip(
     `transformers.load_clip_text`."""
     folder = pathlib.Path(folder) / subfolder
     config, ignored = read_config(folder, _altclip)
-    model = nnx.eval_shape(lambda: AltCLIPText(config, dtype=dtype, param_dtype=dtype))
+    model = abstract(lambda: AltCLIPText(config, dtype=dtype, param_dtype=dtype))
     source, tensors = open_tensors(folder, prefix=r"text_model\.", ignored=ignored)
     current = {name.replace(*NEW_NAME): tensor for name, tensor in tensors.items()}
     return fill(model, current, source=source, mesh=mesh)

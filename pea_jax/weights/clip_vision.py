@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from pea_jax.errors import PeaError
 from pea_jax.models.clip_vision import CLIPVision, CLIPVisionConfig
+from pea_jax.models.layers import abstract
 from pea_jax.weights.config_files import read_config
 from pea_jax.weights.text_files import open_tensors
 from pea_jax.weights.torch_names import fill
@@ -52,7 +52,7 @@ def load_clip_vision(
     """
     folder = pathlib.Path(folder)
     config = read_config(folder, vision_config)
-    model = nnx.eval_shape(lambda: CLIPVision(config, dtype=dtype, param_dtype=dtype))
+    model = abstract(lambda: CLIPVision(config, dtype=dtype, param_dtype=dtype))
     # Where the whole was built of two models, their own prefix comes on top.
     source, tensors = open_tensors(folder, prefix=r"(vision_model\.)+", ignored=TEXT_HALF)
     tensors = {name.replace(*NEW_NAME): tensor for name, tensor in tensors.items()}

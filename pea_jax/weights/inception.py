@@ -2,11 +2,11 @@
 
 import pathlib
 
-from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from pea_jax.errors import PeaError
 from pea_jax.models.inception import Inception
+from pea_jax.models.layers import abstract
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.torch_names import fill
@@ -31,5 +31,5 @@ def load_inception(path: str | pathlib.Path, mesh: Mesh | None = None) -> Incept
         for name, tensor in stored.items()
         if name not in IGNORED and not name.endswith("num_batches_tracked")
     }
-    model = nnx.eval_shape(Inception)
+    model = abstract(Inception)
     return fill(model, tensors, source=str(path), mesh=mesh, partition=lambda name, shape: PartitionSpec())

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
 from jax.sharding import Mesh
 
 from pea_jax.errors import PeaError
+from pea_jax.models.layers import abstract
 from pea_jax.weights import single_file
 from pea_jax.weights.checkpoint_files import open_checkpoint
 from pea_jax.weights.config_files import WRONG, one_line, read_config
@@ -68,7 +68,7 @@ def filled(
       PeaError: the config describes no network, or the tensors are those of another one.
     """
     try:
-        model = nnx.eval_shape(lambda: network(opened.config, dtype=dtype, param_dtype=dtype))
+        model = abstract(lambda: network(opened.config, dtype=dtype, param_dtype=dtype))
     except WRONG as error:
         raise PeaError(f"{opened.config_source}: no network can be built so ({one_line(error)})") from error
     return fill(model, opened.tensors, source=opened.source, mesh=mesh, partition=partition)

@@ -3,6 +3,8 @@
 import json
 import math
 import pathlib
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -26,6 +28,19 @@ DTYPES = {
 _ALIGNMENT = 64  # bytes
 
 
+class Scratch(threading.local):
+    """Memory that is read into again and again, by each thread its own: new pages cost the system more than a copy."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def take(self, size: int) -> np.ndarray:
+        """[size] uint8, the same memory at each call."""
+        if len(self._memory) < size:
+            self._memory = _aligned(size)
+        return self._memory[:size]
+
+
 class StoredTensor:
     """A tensor that is still in its file; indexing reads the rows of it that are asked for."""
 
@@ -34,27 +49,34 @@ class StoredTensor:
         self._path, self._offset = path, offset
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        return self.read(index)
+
+    def read(self, index: tuple[slice, ...], take: Callable[[int], np.ndarray] | None = None) -> np.ndarray:
+        """`self[index]`, in memory from `take(bytes)` where it is given."""
         first, *rest = index or (slice(None),)
         start, stop, step = first.indices(self.shape[0] if self.shape else 1)
         if step != 1:
-            return self[(slice(None), *rest)][first]
+            return self.read((slice(None), *rest), take)[first]
         count, row = max(stop - start, 0), self.shape[1:]
         size = math.prod(row) * self.dtype.itemsize
-        data = self._read(self._offset + start * size, count * size)
+        data = (take or _aligned)(count * size)
+        self._fill(data, self._offset + start * size)
         values = data.view(self.dtype).reshape((count, *row) if self.shape else ())
         return values[(slice(None), *rest)] if rest else values
 
-    def _read(self, offset: int, size: int) -> np.ndarray:
-        """[size] uint8, at an address where JAX takes it without a copy."""
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % _ALIGNMENT
-        data = memory[start : start + size]
+    def _fill(self, data: np.ndarray, offset: int) -> None:
         with open(self._path, "rb") as file:
             file.seek(offset)
             done = file.readinto(data.data)
-        if done < size:
+        if done < len(data):
             raise PeaError(f"{self._path}: ends at byte {offset + done}; it was cut since it was opened")
-        return data
+
+
+def _aligned(size: int) -> np.ndarray:
+    """[size] uint8, at an address where JAX takes it without a copy."""
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size]
 
 
 def open_safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:

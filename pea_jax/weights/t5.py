@@ -4,9 +4,9 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
+from pea_jax.models.layers import abstract
 from pea_jax.models.t5 import T5Config, T5Encoder
 from pea_jax.weights.config_files import read_config
 from pea_jax.weights.text_files import open_tensors
@@ -28,7 +28,7 @@ def load_t5(
     for `transformers.load_clip_text`."""
     folder = pathlib.Path(folder) / subfolder
     config = read_config(folder, T5Config.from_dict)
-    model = nnx.eval_shape(lambda: T5Encoder(config, dtype=dtype, param_dtype=dtype))
+    model = abstract(lambda: T5Encoder(config, dtype=dtype, param_dtype=dtype))
     source, tensors = open_tensors(folder, ignored=DECODER)
     if SAME_WORDS in tensors:
         same = tensors.pop(SAME_WORDS)

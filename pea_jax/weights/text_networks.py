@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
+from pea_jax.models.layers import abstract
 from pea_jax.weights.cn_clip import open_cn_clip
 from pea_jax.weights.dual_encoders import open_text_half
 from pea_jax.weights.open_clip import open_open_clip
@@ -84,5 +84,5 @@ def _load(
     mesh: Mesh | None,
 ) -> Bert | CLIPText:
     opened = open_files(pathlib.Path(folder), build_network)
-    model = nnx.eval_shape(lambda: opened.network(dtype=dtype, param_dtype=dtype))
+    model = abstract(lambda: opened.network(dtype=dtype, param_dtype=dtype))
     return fill(model, opened.tensors, source=opened.source, mesh=mesh)

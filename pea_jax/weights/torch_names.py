@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pea_jax.errors import PeaError
 from pea_jax.partition import frozen_sharding
 from pea_jax.weights.abstract import values_left_out
-from pea_jax.weights.safetensors_files import StoredTensor
+from pea_jax.weights.safetensors_files import Scratch, StoredTensor
 from pea_jax.weights.stored import StoredArray
 
 Model = TypeVar("Model", bound=nnx.Module)
@@ -66,7 +66,7 @@ def fill(
     mesh: Mesh | None = None,
     partition: PartitionRule | None = None,
 ) -> Model:
-    """The abstract `model` (from `nnx.eval_shape`) with the values of `tensors`, every one of which must be used.
+    """The abstract `model` (from `layers.abstract`) with the values of `tensors`, every one of which must be used.
 
     Args:
       model: gives names, shapes and the dtype that each parameter is stored as; returned as a new module.
@@ -93,8 +93,9 @@ def fill(
         advice = "check that config.json and weights belong together"
         raise PeaError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}; {advice}")
     paths, variables = zip(*flat_state, strict=True)
+    place = functools.partial(_place, Scratch())
     with ThreadPoolExecutor(READERS) as pool:
-        arrays = pool.map(_place, [tensors[torch_name(path)] for path in paths], paths, variables, shardings)
+        arrays = pool.map(place, [tensors[torch_name(path)] for path in paths], paths, variables, shardings)
         filled = [(path, variable.replace(array)) for (path, variable), array in zip(flat_state, arrays, strict=True)]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
@@ -136,7 +137,13 @@ def _sharding(
     return NamedSharding(mesh, partition(name, variable.shape))
 
 
-def _place(tensor: StoredArray, path: tuple[Any, ...], variable: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+def _place(
+    scratch: Scratch,
+    tensor: StoredArray,
+    path: tuple[Any, ...],
+    variable: Any,
+    sharding: jax.sharding.Sharding,
+) -> jax.Array:
     """Reads only the parts of `tensor` that the devices of this process hold, each part once."""
     axes = torch_axes(path, variable.ndim)
     parts: dict[str, np.ndarray | jax.Array] = {}
@@ -144,26 +151,36 @@ def _place(tensor: StoredArray, path: tuple[Any, ...], variable: Any, sharding: 
     for device, index in sharding.addressable_devices_indices_map(variable.shape).items():
         assert index is not None, "a parameter is never without a place"
         if str(index) not in parts:
-            values = tensor[tuple(index[axis] for axis in np.argsort(axes))]
-            owned = isinstance(tensor, StoredTensor)
-            parts[str(index)] = _converted(values, axes, variable.dtype, device, owned)
+            asked = tuple(index[axis] for axis in np.argsort(axes))
+            parts[str(index)] = _read(tensor, asked, axes, variable.dtype, device, scratch)
         placed.append(jax.device_put(parts[str(index)], device))
     # Nothing is left to run: what is still in its torch layout may not pile up.
     return jax.block_until_ready(jax.make_array_from_single_device_arrays(variable.shape, sharding, placed))
 
 
-def _converted(
-    values: np.ndarray, axes: tuple[int, ...], dtype: np.dtype, device: jax.Device, owned: bool
+def _read(
+    tensor: StoredArray,
+    index: tuple[slice, ...],
+    axes: tuple[int, ...],
+    dtype: np.dtype,
+    device: jax.Device,
+    scratch: Scratch,
 ) -> np.ndarray | jax.Array:
-    """Transposed and cast, the large ones on the device: a program is compiled for each shape.
+    """`tensor[index]`, transposed and cast, in memory of its own."""
+    if (axes, tensor.dtype) == (tuple(range(len(axes))), dtype):
+        # JAX keeps the memory that it is given, so what is not ours is copied.
+        return tensor[index] if isinstance(tensor, StoredTensor) else tensor[index].copy()
+    values = tensor.read(index, scratch.take) if isinstance(tensor, StoredTensor) else tensor[index]
+    return _converted(values, axes, dtype, device)
 
-    JAX may keep the memory it is given, so what is not `owned` is copied where nothing else is done to it.
-    """
-    if (axes, values.dtype) == (tuple(range(values.ndim)), dtype):
-        return values if owned else values.copy()
+
+def _converted(
+    values: np.ndarray, axes: tuple[int, ...], dtype: np.dtype, device: jax.Device
+) -> np.ndarray | jax.Array:
+    """The large ones on the device: a program is compiled for each shape."""
     if values.nbytes < SMALLEST_ON_DEVICE:
         return np.array(values.transpose(axes), dtype, order="C")
-    return _convert(jax.device_put(values, device), axes, dtype)
+    return jax.block_until_ready(_convert(jax.device_put(values, device), axes, dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("axes", "dtype"))

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
+from pea_jax.models.layers import abstract
 from pea_jax.weights.config_files import read_config
 from pea_jax.weights.model_files import open_single_file
 from pea_jax.weights.text_files import BERT_HEADS, VISION, open_tensors, own_tensors, text_config
@@ -47,7 +47,7 @@ def load_clip_text(
     else:
         build, ignored = read_config(path / subfolder, _clip_text)
         source, tensors = open_tensors(path / subfolder, prefix=prefix, ignored=ignored)
-    model = nnx.eval_shape(lambda: build(dtype=dtype, param_dtype=dtype))
+    model = abstract(lambda: build(dtype=dtype, param_dtype=dtype))
     return fill(model, tensors, source=source, mesh=mesh)
 
 
@@ -62,7 +62,7 @@ def load_bert(
     errors as for `load_clip_text`. Pooler and task heads are passed over."""
     folder = pathlib.Path(folder) / subfolder
     config = read_config(folder, BertConfig.from_dict)
-    model = nnx.eval_shape(lambda: Bert(config, dtype=dtype, param_dtype=dtype))
+    model = abstract(lambda: Bert(config, dtype=dtype, param_dtype=dtype))
     source, tensors = open_tensors(folder, prefix=r"(bert|roberta)\.", ignored=BERT_HEADS)
     return fill(model, tensors, source=source, mesh=mesh)
 

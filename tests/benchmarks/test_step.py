@@ -24,7 +24,7 @@ from pea_jax.distill import models
 from pea_jax.distill.latents import NoisySample
 from pea_jax.distill.task import DistillationTask
 from pea_jax.weights.torch_names import to_torch_names
-from tests.torch_oracle import nhwc, quick_jit
+from tests.torch_oracle import nhwc
 
 BUCKET, OTHER, ROWS = (16, 16), (24, 16), 2
 FIELDS = ["dtype=float32", "text_encoder.context_length=6", "adapter.hidden_dim=10", "condition_dropout=0.0"]
@@ -49,7 +49,7 @@ def ours():
     frozen_models = random_models(made, mesh, cached=True)
     adapter = models.new_adapter(made.config, frozen_models)
     task = GivenNoise(**vars(models.make_task(made.config, frozen_models, adapter, mesh)))
-    step = quick_jit(jax.value_and_grad(task.loss, has_aux=True))
+    step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
     return step, models.frozen_trees(frozen_models, cached=True), adapter
 
 

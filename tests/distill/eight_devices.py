@@ -22,7 +22,6 @@ from pea_jax.models.quantisation import quantise
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.weights import load_unet
 from tests import tiny_sdxl
-from tests.torch_oracle import quick_jit
 
 MESHES = (dict(data=8, fsdp=1), dict(data=2, fsdp=4))
 
@@ -90,7 +89,7 @@ def main(folder: pathlib.Path) -> None:
         pooled_prompt_embeds=normal(8, 16),
     )
     key = jax.random.key(1)
-    one = quick_jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
+    one = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
     for axes in MESHES:
         mesh = meshes.make_mesh(**axes)
         sharded = jax.device_put(frozen, meshes.replicated(mesh))
@@ -99,7 +98,7 @@ def main(folder: pathlib.Path) -> None:
         assert split == (mesh.shape["fsdp"] > 1), "the frozen UNet is not placed as the mesh says"
         many_task = dataclasses.replace(task, mesh=mesh)
         placed = jax.device_put((params, key), meshes.replicated(mesh))
-        many = quick_jit(jax.value_and_grad(many_task.loss, has_aux=True))(
+        many = jax.jit(jax.value_and_grad(many_task.loss, has_aux=True))(
             placed[0], sharded, meshes.put_batch(batch, mesh), placed[1]
         )
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):

@@ -20,7 +20,6 @@ from tests import language_clips as clips
 from tests import tiny_sd15
 from tests.tiny_sd15 import WIDTH
 from tests.tiny_text_models import CONTEXT, random_bert
-from tests.torch_oracle import quick_jit
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def test_a_step_has_a_gradient(config: configs.ConfigDict, frozen: models.Frozen
     }
     trees = models.frozen_trees(frozen, cached=False)
     state = models.new_state(config, adapter, meshes.make_mesh())
-    step = quick_jit(jax.value_and_grad(task.loss, has_aux=True))
+    step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
     (loss, terms), gradient = step(state.params, trees, batch, jax.random.key(0))
     assert np.isfinite(loss) and float(terms["features"]) > 0
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))

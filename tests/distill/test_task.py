@@ -18,7 +18,7 @@ from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.weights import load_unet
 from pea_jax.weights.torch_names import to_torch_names
 from tests import tiny_sdxl
-from tests.torch_oracle import nchw, quick_jit
+from tests.torch_oracle import nchw
 
 BATCH, LENGTH, STATE, HIDDEN, POOLED, WIDTH = 4, 5, 12, 20, 16, 24
 
@@ -78,7 +78,7 @@ def test_loss_terms_and_gradient_are_the_published_ones(setting, torch_unet, hyb
     task, params, frozen, batch = setting
     task = dataclasses.replace(task, weights=LossWeights(hybrid=hybrid))
     key = jax.random.key(3)
-    (loss, terms), gradient = quick_jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
+    (loss, terms), gradient = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, frozen, batch, key)
 
     key_latents, key_noise, key_drop = jax.random.split(key, 3)
     noisy = task.noisy_sample(frozen, batch, key_latents, key_noise)

@@ -6,11 +6,33 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
+from flax import nnx
 
 from pea_jax.models import layers
 from tests.torch_oracle import filled, nchw, nhwc, normal, randomised, relative_error
 
 FLOAT32 = {"dtype": jnp.float32, "param_dtype": jnp.float32}
+
+
+BUILDS = {
+    "linear": lambda: layers.Linear(3, 5, **FLOAT32),
+    "convolutions": lambda: nnx.List([layers.Conv(3, 5, **FLOAT32), layers.PointwiseConv(3, 5, **FLOAT32)]),
+    "norms": lambda: nnx.List([layers.GroupNorm(6, 2, eps=1e-6, **FLOAT32), layers.layer_norm(4, **FLOAT32)]),
+    "flax's": lambda: nnx.List([layers.embedding(7, 4, **FLOAT32), layers.rms_norm(4, **FLOAT32)]),
+    "bfloat16": lambda: layers.Linear(3, 5, dtype=jnp.float32, param_dtype=jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_abstract_is_what_flax_calls_so(build):
+    ours, theirs = layers.abstract(build), nnx.eval_shape(build)
+    assert nnx.graphdef(ours) == nnx.graphdef(theirs) and nnx.state(ours) == nnx.state(theirs)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(nnx.state(build())))
+
+
+def test_no_parameter_of_negative_size():
+    with pytest.raises(ValueError, match="-3"):
+        layers.abstract(lambda: layers.Linear(-3, 5, **FLOAT32))
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((2, 8, 8, 32), 8), ((3, 5, 7, 24), 4), ((1, 1, 3, 6), 3)])

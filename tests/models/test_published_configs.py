@@ -12,6 +12,7 @@ import torch
 from flax import nnx
 
 from pea_jax.models.controlnet import ControlNet, ControlNetConfig
+from pea_jax.models.layers import abstract
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.models.vae import AutoencoderKL, VAEConfig
 from pea_jax.weights.torch_names import torch_axes, torch_name
@@ -34,7 +35,7 @@ def pytorch_shapes(kind: str, config: str) -> Shapes:
 
 @functools.cache
 def our_shapes(kind: str, config: UNetConfig | VAEConfig | ControlNetConfig) -> Shapes:
-    model = nnx.eval_shape(lambda: KINDS[kind][2](config))
+    model = abstract(lambda: KINDS[kind][2](config))
     return {
         torch_name(path): tuple(np.array(value.shape)[np.argsort(torch_axes(path, value.ndim))])
         for path, value in nnx.to_flat_state(nnx.state(model))
@@ -63,6 +64,6 @@ def test_parameters_are_those_of_pytorch(kind, name):
 def test_full_sdxl_is_built_quickly():
     config = UNetConfig.from_dict(published_configs.SDXL)
     start = time.process_time()
-    model = nnx.eval_shape(lambda: UNet2DCondition(config))
+    model = abstract(lambda: UNet2DCondition(config))
     assert time.process_time() - start < 5
     assert sum(math.prod(value.shape) for _, value in nnx.to_flat_state(nnx.state(model))) == 2_567_463_684

@@ -12,6 +12,7 @@ from flax import nnx
 from pea_jax.models.altclip import AltCLIPText, AltCLIPTextConfig
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
+from pea_jax.models.layers import abstract
 from pea_jax.models.t5 import T5Config, T5Encoder
 from pea_jax.weights.altclip import NEW_NAME
 from pea_jax.weights.open_clip import NETWORKS
@@ -43,7 +44,7 @@ def test_clip(name: str):
     config, size = published.CLIP[name]
     kind = getattr(transformers, config["architectures"][0])
     with_projection = kind.__name__.endswith("WithProjection")
-    model = nnx.eval_shape(lambda: CLIPText(CLIPTextConfig.from_dict(config), with_projection))
+    model = abstract(lambda: CLIPText(CLIPTextConfig.from_dict(config), with_projection))
     check(model, pytorch_shapes(kind, config), size)
 
 
@@ -51,12 +52,12 @@ def test_clip(name: str):
 def test_bert_and_xlm_roberta(name: str):
     config, size = published.BERT[name]
     kind = transformers.BertModel if config["model_type"] == "bert" else transformers.XLMRobertaModel
-    model = nnx.eval_shape(lambda: Bert(BertConfig.from_dict(config)))
+    model = abstract(lambda: Bert(BertConfig.from_dict(config)))
     check(model, pytorch_shapes(kind, config, add_pooling_layer=False), size)
 
 
 def test_altclip():
-    model = nnx.eval_shape(lambda: AltCLIPText(AltCLIPTextConfig.from_dict(published.ALTCLIP)))
+    model = abstract(lambda: AltCLIPText(AltCLIPTextConfig.from_dict(published.ALTCLIP)))
     size = published.BERT["xlm-roberta-large"][1] + 2 * 1024 + (1024 + 1) * 768
     expected = pytorch_shapes(transformers.AltCLIPTextModel, published.ALTCLIP)
     check(model, {name.replace(*NEW_NAME): shape for name, shape in expected.items()}, size)
@@ -67,7 +68,7 @@ def test_altclip():
 def test_t5(name: str):
     config, size = published.T5[name]
     kind = getattr(transformers, config["architectures"][0].replace("ForConditionalGeneration", "EncoderModel"))
-    model = nnx.eval_shape(lambda: T5Encoder(T5Config.from_dict(config)))
+    model = abstract(lambda: T5Encoder(T5Config.from_dict(config)))
     check(model, pytorch_shapes(kind, config), size)
 
 

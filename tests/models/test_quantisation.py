@@ -14,7 +14,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models import layers
 from pea_jax.models.quantisation import quantise
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
-from tests.torch_oracle import normal, quick_jit, relative_error
+from tests.torch_oracle import normal, relative_error
 
 CONFIG = SIZES["tiny"].unet
 WIDTH, POOLED = CONFIG["cross_attention_dim"], 16
@@ -43,7 +43,7 @@ def test_a_unet_computes_with_the_rounded_weights_and_passes_their_gradient():
         prediction, _ = model(sample, timesteps, prompt_embeds, text_embeds=text_embeds, time_ids=time_ids)
         return jnp.sum(prediction * normal(2, 4, 4, 4, seed=3)), prediction
 
-    run = quick_jit(jax.value_and_grad(scalar, has_aux=True), static_argnums=1)
+    run = jax.jit(jax.value_and_grad(scalar, has_aux=True), static_argnums=1)
     rounded = quantise(unet(), "int8")
     (_, ours), gradient = run(normal(2, 5, WIDTH, seed=2), *nnx.split(rounded))
     (_, oracle), its_gradient = run(normal(2, 5, WIDTH, seed=2), graphdef, nnx.state(dequantised(rounded)))

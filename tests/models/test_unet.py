@@ -13,7 +13,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.weights import load_unet
 from tests import published_configs
-from tests.torch_oracle import nchw, nhwc, normal, quick_jit, randomised, relative_error
+from tests.torch_oracle import nchw, nhwc, normal, randomised, relative_error
 
 # The other base models differ from one of these in no field that shapes the network, or in `in_channels` alone.
 PUBLISHED = ("sdxl-inpainting-0.1", "ssd-1b", "segmind-vega", "kolors", "sd-1.5-inpainting", "sd-2.1")
@@ -135,7 +135,7 @@ def test_prediction_features_and_gradients(pair):
     weight = normal(*nhwc(prediction).shape, seed=3)
     (prediction * nchw(weight)).sum().backward()
 
-    @quick_jit
+    @jax.jit
     def run(learned, fixed):
         def scalar(learned):
             prediction, features = unet(**learned, **fixed)
@@ -167,7 +167,7 @@ def test_masked_tokens_and_controlnet_residuals(pair):
         down_block_additional_residuals=[nchw(x) for x in down],
         mid_block_additional_residual=nchw(mid),
     )
-    ours, our_features = quick_jit(unet)(
+    ours, our_features = jax.jit(unet)(
         **arrays, encoder_attention_mask=mask, down_block_additional_residuals=down, mid_block_additional_residual=mid
     )
     assert relative_error(ours, nhwc(prediction)) <= 1e-4

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
-from pea_jax.weights import fill, to_torch_names
+from pea_jax.weights import fill, to_torch_names, torch_names
+from pea_jax.weights.safetensors_files import open_safetensors
 from tests.torch_oracle import randomised
 
 
@@ -110,6 +111,18 @@ def test_nor_where_nothing_is_converted():
     model = fill(model, source, source="test")
     source["weight"][...] = 0
     np.testing.assert_array_equal(model.weight[...], np.ones((1, 64)))
+
+
+def test_what_is_read_into_the_same_memory_is_kept_apart(tmp_path):
+    """Many large tensors, cast on the device by several threads."""
+    shape, count, precision = (600, 1000), 12, dict(use_bias=False, dtype=jnp.float32, param_dtype=jnp.float32)
+    stored = {f"{i}.weight": np.full(shape, i, np.float16) for i in range(count)}
+    assert stored["0.weight"].nbytes > torch_names.SMALLEST_ON_DEVICE
+    save_file(stored, tmp_path / "tensors.safetensors")
+    model = layers.abstract(lambda: nnx.List([layers.Linear(*shape[::-1], **precision) for _ in range(count)]))
+    model = fill(model, open_safetensors(tmp_path / "tensors.safetensors"), source="test")
+    for i, layer in enumerate(model):
+        np.testing.assert_array_equal(layer.weight[...], np.full(shape, i))
 
 
 def test_all_errors_at_once_on_one_line(tensors):

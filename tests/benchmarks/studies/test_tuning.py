@@ -14,7 +14,6 @@ from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.weights import load_unet
 from tests import tiny_sdxl
-from tests.torch_oracle import quick_jit
 
 BATCH, LENGTH, STATE, POOLED, WIDTH = 2, 3, 12, 16, 24
 
@@ -93,7 +92,7 @@ def test_an_untouched_unet_has_the_adapters_loss_and_a_gradient_where_it_is_trai
     params = dict(join=join, unet=parts.start(part, frozen["unet"], jax.random.key(0)))
     tuning = TuningTask(**vars(task), part=part)
 
-    @quick_jit
+    @jax.jit
     def both(params, frozen, batch, key):
         return task.loss(params["join"], frozen, batch, key), jax.value_and_grad(tuning.loss, has_aux=True)(
             params, frozen, batch, key
