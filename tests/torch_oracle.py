@@ -1,7 +1,10 @@
 """How a PyTorch module becomes the oracle of one of ours."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 import torch
 from flax import nnx
@@ -28,6 +31,13 @@ def randomised(module: Module, seed: int = 0) -> Module:
 def filled(model: Model, oracle: torch.nn.Module) -> Model:
     """Our `model` with the weights of `oracle`."""
     return fill(model, {name: value.numpy() for name, value in oracle.state_dict().items()}, source="oracle")
+
+
+def compiled(model: nnx.Module, method: str = "__call__") -> Callable[..., Any]:
+    """One program that is given the parameters: as constants of it they would be compiled, too."""
+    graphdef, params = nnx.split(model)
+    call = lambda params, *given, **named: getattr(nnx.merge(graphdef, params), method)(*given, **named)  # noqa: E731
+    return functools.partial(jax.jit(call), params)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ import transformers
 from pea_jax.errors import PeaError
 from pea_jax.weights.altclip import load_altclip
 from tests.tiny_text_models import assert_close, randomise
+from tests.torch_oracle import compiled
 
 TEXT = dict(
     vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -40,7 +40,7 @@ def test_projected_states_agree(tmp_path: pathlib.Path, alone: bool):
     mask = (np.arange(9)[None] < [[9], [5], [2]]).astype(np.int32)
     ids = np.where(mask, np.random.default_rng(0).integers(2, 50, (3, 9)), 1)
     expected = reference(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), output_hidden_states=True)
-    last, features = jax.jit(load_altclip(tmp_path))(ids, mask)
+    last, features = compiled(load_altclip(tmp_path))(ids, mask)
     assert last.shape == (3, 9, 20)
     assert_close(last, expected.last_hidden_state)
     for ours, theirs in zip(features["hidden_states"], expected.hidden_states, strict=True):

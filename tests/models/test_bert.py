@@ -1,6 +1,5 @@
 """BERT and XLM-R against transformers."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.weights import fill
 from tests.tiny_text_models import assert_close, random_bert, random_xlm_roberta, state_dict
+from tests.torch_oracle import compiled
 
 SMALL = dict(
     vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -48,7 +48,7 @@ def test_all_outputs_agree(models: tuple, masked: bool):
         ids = np.where(mask, ids, reference.config.pad_token_id)
     torch_mask = None if mask is None else torch.from_numpy(mask)
     expected = reference(torch.from_numpy(ids), attention_mask=torch_mask, output_hidden_states=True)
-    last, features = jax.jit(model)(jnp.asarray(ids, jnp.int32), mask)
+    last, features = compiled(model)(jnp.asarray(ids, jnp.int32), mask)
     assert_close(last, expected.last_hidden_state)
     assert len(features["hidden_states"]) == len(expected.hidden_states)
     for ours, theirs in zip(features["hidden_states"], expected.hidden_states, strict=True):
@@ -59,8 +59,8 @@ def test_masked_tokens_reach_no_other(models: tuple):
     _, model = models
     ids = np.random.default_rng(2).integers(0, 33, (3, 7))
     mask = np.arange(7)[None] < [[7], [4], [1]]
-    run = jax.jit(lambda ids: model(ids, jnp.asarray(mask))[0])
-    before, after = np.asarray(run(ids)), np.asarray(run(np.where(mask, ids, 3)))
+    run = compiled(model)
+    before, after = (np.asarray(run(each, mask)[0]) for each in (ids, np.where(mask, ids, 3)))
     np.testing.assert_array_equal(before[mask], after[mask])
 
 

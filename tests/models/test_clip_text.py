@@ -11,6 +11,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.weights import fill
 from tests.tiny_text_models import assert_close, random_clip, state_dict
+from tests.torch_oracle import compiled
 
 SMALL = dict(
     vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -55,7 +56,7 @@ def test_all_outputs_agree(models: tuple, masked: bool):
     mask = (np.arange(length)[None] < [[length], [4], [6]]).astype(np.int32) if masked else None
     torch_mask = None if mask is None else torch.from_numpy(mask)
     expected = reference(torch.from_numpy(ids), attention_mask=torch_mask, output_hidden_states=True)
-    last, features = jax.jit(model)(jnp.asarray(ids, jnp.int32), mask)
+    last, features = compiled(model)(jnp.asarray(ids, jnp.int32), mask)
     assert_close(last, expected.last_hidden_state)
     assert len(features["hidden_states"]) == len(expected.hidden_states)
     for ours, theirs in zip(features["hidden_states"], expected.hidden_states, strict=True):
@@ -74,7 +75,7 @@ def test_end_of_text_rules_differ():
     for eos in (2, 7):
         reference = random_clip(with_projection=False, **SMALL, eos_token_id=eos)
         model = fill(abstract(reference, False), state_dict(reference, ""), source="test")
-        last, features = jax.jit(model)(ids)
+        last, features = compiled(model)(ids)
         assert_close(features["pooled"], reference(torch.from_numpy(ids)).pooler_output)
         distances = np.abs(np.asarray(last) - np.asarray(features["pooled"])[:, None]).sum(-1)
         positions[eos] = distances.argmin(-1).tolist()
@@ -86,8 +87,8 @@ def test_later_tokens_do_not_reach_earlier_ones(models: tuple):
     ids = random_ids(reference, 8)
     changed = ids.copy()
     changed[:, 5:] = 3
-    run = jax.jit(lambda ids: model(ids)[0])
-    before, after = np.asarray(run(ids)), np.asarray(run(changed))
+    run = compiled(model)
+    before, after = (np.asarray(run(each)[0]) for each in (ids, changed))
     np.testing.assert_array_equal(before[:, :5], after[:, :5])
     assert np.abs(before[:, 5:] - after[:, 5:]).max() > 0.1
 
@@ -98,7 +99,7 @@ def test_bfloat16_stays_near():
     model = nnx.eval_shape(lambda: CLIPText(config, True, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16))
     model = fill(model, state_dict(reference, "text_model."), source="test")
     ids = random_ids(reference, 8)
-    last, features = jax.jit(model)(ids)
+    last, features = compiled(model)(ids)
     assert last.dtype == features["text_embeds"].dtype == jnp.bfloat16
     assert_close(last, reference(torch.from_numpy(ids)).last_hidden_state, tolerance=0.15)
 

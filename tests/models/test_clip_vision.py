@@ -11,7 +11,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.clip_vision import CLIPVision, CLIPVisionConfig
 from pea_jax.weights import fill
 from tests.tiny_text_models import assert_close, randomise
-from tests.torch_oracle import nchw, normal
+from tests.torch_oracle import compiled, nchw, normal
 
 SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, projection_dim=20)
 CONFIGS = {
@@ -34,7 +34,7 @@ def test_all_outputs_agree(name: str):
     pixels = normal(3, config.image_size, config.image_size, 3)
     with torch.no_grad():
         expected = reference(nchw(pixels), output_hidden_states=True)
-    last, features = jax.jit(model)(pixels)
+    last, features = compiled(model)(pixels)
     assert_close(features["image_embeds"], expected.image_embeds)
     assert_close(last, expected.last_hidden_state)
     # From transformers 5.13 on, the first of these comes before the first norm and not after it.

@@ -1,6 +1,5 @@
 """ControlNet against PyTorch diffusers."""
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -10,7 +9,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.controlnet import ControlNetConfig
 from pea_jax.weights import load_controlnet
 from tests import published_configs
-from tests.torch_oracle import nchw, nhwc, normal, randomised, relative_error
+from tests.torch_oracle import compiled, nchw, nhwc, normal, randomised, relative_error
 
 CONFIGS = {
     "sdxl": published_configs.small(published_configs.CONTROLNETS["sdxl-canny"]),
@@ -82,7 +81,7 @@ def test_residuals(pair):
     name, oracle, controlnet = pair
     arrays = inputs(name)
     down, mid = call_torch(oracle, arrays, 0.7)
-    our_down, our_mid = jax.jit(controlnet)(**arrays, conditioning_scale=0.7)
+    our_down, our_mid = compiled(controlnet)(**arrays, conditioning_scale=0.7)
     assert len(our_down) == len(down)
     for ours, theirs in zip([*our_down, our_mid], [*down, mid], strict=True):
         assert relative_error(ours, theirs) <= 1e-4

@@ -3,7 +3,6 @@
 The library needs torchvision, which would change how transformers prepares pictures in other tests.
 """
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -14,6 +13,7 @@ from pea_jax.models.inception import WIDTH, Inception
 from pea_jax.weights import fill
 from pea_jax.weights.inception import FILE, load_inception
 from tests.language_clips import shapes
+from tests.torch_oracle import compiled
 
 # Of `FeatureExtractorInceptionV3`, its layers one after the other on pictures of 139x139.
 MEAN, DEVIATION = 0.10364495, 0.13879806
@@ -43,7 +43,7 @@ def test_features_are_those_of_torch_fidelity():
     assert len(sizes) == 5 * 94 and sum(map(np.prod, sizes.values())) == 21_820_000
     model = fill(nnx.eval_shape(Inception), random_tensors(sizes), source="test")
     pixels = np.random.default_rng(1).uniform(-1, 1, (2, 139, 139, 3)).astype(np.float32)
-    features = np.asarray(jax.jit(model)(pixels))
+    features = np.asarray(compiled(model)(pixels))
     assert features.shape == (2, WIDTH)
     np.testing.assert_allclose([features.mean(), features.std()], [MEAN, DEVIATION], rtol=1e-4)
     np.testing.assert_allclose(features[:, ::256], EVERY_256TH, atol=1e-5)

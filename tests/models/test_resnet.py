@@ -6,7 +6,7 @@ import torch
 from diffusers.models import downsampling, resnet, upsampling
 
 from pea_jax.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
-from tests.torch_oracle import filled, nchw, nhwc, normal, randomised, relative_error
+from tests.torch_oracle import compiled, filled, nchw, nhwc, normal, randomised, relative_error
 
 FLOAT32 = {"dtype": jnp.float32, "param_dtype": jnp.float32}
 
@@ -24,7 +24,7 @@ def test_resnet_block(shape, out_channels, groups, embed_dim):
     block = ResnetBlock2D(shape[-1], out_channels, time_embed_dim=embed_dim, num_groups=groups, eps=1e-5, **FLOAT32)
     x, embedding = normal(*shape), normal(shape[0], embed_dim or 1, seed=1)
     expected = oracle(nchw(x), torch.from_numpy(embedding) if embed_dim else None)
-    output = filled(block, oracle)(x, embedding if embed_dim else None)
+    output = compiled(filled(block, oracle))(x, embedding if embed_dim else None)
     assert relative_error(output, nhwc(expected)) <= 1e-4
 
 
@@ -32,7 +32,7 @@ def test_resnet_block(shape, out_channels, groups, embed_dim):
 def test_downsample(size):
     oracle = randomised(downsampling.Downsample2D(12, use_conv=True, name="op"))
     x = normal(3, *size, 12)
-    assert relative_error(filled(Downsample2D(12, **FLOAT32), oracle)(x), nhwc(oracle(nchw(x)))) <= 1e-4
+    assert relative_error(compiled(filled(Downsample2D(12, **FLOAT32), oracle))(x), nhwc(oracle(nchw(x)))) <= 1e-4
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 8), (3, 2)])

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.t5 import T5Config, position_buckets
 from pea_jax.weights.t5 import load_t5
 from tests.tiny_text_models import assert_close, randomise
+from tests.torch_oracle import compiled
 
 TINY = dict(
     vocab_size=60, d_model=24, d_kv=5, d_ff=40, num_layers=3, num_heads=4, feed_forward_proj="gated-gelu",
@@ -43,7 +43,7 @@ def saved(folder: pathlib.Path, kind: str) -> torch.nn.Module:
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_outputs_agree(tmp_path: pathlib.Path, kind: str):
     reference = saved(tmp_path, kind)
-    run = jax.jit(load_t5(tmp_path))
+    run = compiled(load_t5(tmp_path))
     for mask in (None, MASK):
         torch_mask = None if mask is None else torch.from_numpy(mask)
         expected = reference(torch.from_numpy(IDS), attention_mask=torch_mask, output_hidden_states=True)

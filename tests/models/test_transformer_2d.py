@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import Attention as TorchAttention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from pea_jax.models.transformer_2d import Attention, BasicTransformerBlock, FeedForward, Transformer2D
-from tests.torch_oracle import filled, nchw, nhwc, normal, randomised, relative_error
+from tests.torch_oracle import compiled, filled, nchw, nhwc, normal, randomised, relative_error
 
 FLOAT32 = {"dtype": jnp.float32, "param_dtype": jnp.float32}
 WIDTHS = [(32, 2, 24), (48, 3, 7), (20, 5, 64)]
@@ -29,7 +29,7 @@ def test_cross_attention(features, heads, context_features):
 def test_self_attention_with_bias(features, heads, _):
     oracle = randomised(TorchAttention(features, heads=heads, dim_head=features // heads, bias=True))
     x = normal(3, 10, features)
-    output = filled(Attention(features, heads, qkv_bias=True, **FLOAT32), oracle)(x)
+    output = compiled(filled(Attention(features, heads, qkv_bias=True, **FLOAT32), oracle))(x)
     assert relative_error(output, oracle(torch.from_numpy(x)).detach()) <= 1e-4
 
 
@@ -37,7 +37,7 @@ def test_self_attention_with_bias(features, heads, _):
 def test_feed_forward(features):
     oracle = randomised(TorchFeedForward(features, activation_fn="geglu"))
     x = normal(2, 9, features)
-    output = filled(FeedForward(features, **FLOAT32), oracle)(x)
+    output = compiled(filled(FeedForward(features, **FLOAT32), oracle))(x)
     assert relative_error(output, oracle(torch.from_numpy(x)).detach()) <= 1e-4
 
 
@@ -80,4 +80,4 @@ def test_transformer_2d(shape, heads, num_layers, use_linear_projection):
     mask = np.array([[True, False, True, True, False]] * shape[0])
     bias = torch.from_numpy(np.where(mask, 0.0, -1e4).astype(np.float32))[:, None]
     expected = oracle(nchw(x), torch.from_numpy(context), encoder_attention_mask=bias, return_dict=False)[0]
-    assert relative_error(filled(layer, oracle)(x, context, mask[:, None, None]), nhwc(expected)) <= 1e-4
+    assert relative_error(compiled(filled(layer, oracle))(x, context, mask[:, None, None]), nhwc(expected)) <= 1e-4

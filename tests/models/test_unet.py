@@ -13,7 +13,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 from pea_jax.weights import load_unet
 from tests import published_configs
-from tests.torch_oracle import nchw, nhwc, normal, randomised, relative_error
+from tests.torch_oracle import compiled, nchw, nhwc, normal, randomised, relative_error
 
 # The other base models differ from one of these in no field that shapes the network, or in `in_channels` alone.
 PUBLISHED = ("sdxl-inpainting-0.1", "ssd-1b", "segmind-vega", "kolors", "sd-1.5-inpainting", "sd-2.1")
@@ -135,16 +135,18 @@ def test_prediction_features_and_gradients(pair):
     weight = normal(*nhwc(prediction).shape, seed=3)
     (prediction * nchw(weight)).sum().backward()
 
+    graphdef, params = nnx.split(unet)
+
     @jax.jit
-    def run(learned, fixed):
+    def run(params, learned, fixed):
         def scalar(learned):
-            prediction, features = unet(**learned, **fixed)
+            prediction, features = nnx.merge(graphdef, params)(**learned, **fixed)
             return (prediction * weight).sum(), (prediction, features)
 
         return jax.grad(scalar, has_aux=True)(learned)
 
     learned = {key: arrays.pop(key) for key in LEARNED if key in arrays}
-    gradients, (ours, our_features) = run(learned, arrays)
+    gradients, (ours, our_features) = run(params, learned, arrays)
     assert relative_error(ours, nhwc(prediction)) <= 1e-4
     check_features(our_features, features)
     for key, gradient in gradients.items():
@@ -167,7 +169,7 @@ def test_masked_tokens_and_controlnet_residuals(pair):
         down_block_additional_residuals=[nchw(x) for x in down],
         mid_block_additional_residual=nchw(mid),
     )
-    ours, our_features = jax.jit(unet)(
+    ours, our_features = compiled(unet)(
         **arrays, encoder_attention_mask=mask, down_block_additional_residuals=down, mid_block_additional_residual=mid
     )
     assert relative_error(ours, nhwc(prediction)) <= 1e-4

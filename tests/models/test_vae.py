@@ -15,7 +15,7 @@ from pea_jax.errors import PeaError
 from pea_jax.models.vae import VAEConfig, sample_moments
 from pea_jax.weights import load_vae
 from tests import published_configs
-from tests.torch_oracle import nchw, nhwc, normal, randomised, relative_error
+from tests.torch_oracle import compiled, nchw, nhwc, normal, randomised, relative_error
 
 
 def config(widths: tuple[int, ...], **fields) -> dict:
@@ -48,7 +48,7 @@ def test_encode(pair):
     pixels = normal(*SIZES[name], vae.config.in_channels)
     with torch.no_grad():
         expected = oracle.encode(nchw(pixels)).latent_dist.parameters
-    assert relative_error(jax.jit(vae.encode)(pixels), nhwc(expected)) <= 1e-4
+    assert relative_error(compiled(vae, "encode")(pixels), nhwc(expected)) <= 1e-4
 
 
 def test_decode(pair):
@@ -57,7 +57,7 @@ def test_decode(pair):
     latents = normal(batch, height // 4, width // 4, vae.config.latent_channels)
     with torch.no_grad():
         expected = oracle.decode(nchw(latents)).sample
-    assert relative_error(jax.jit(vae.decode)(latents), nhwc(expected)) <= 1e-4
+    assert relative_error(compiled(vae, "decode")(latents), nhwc(expected)) <= 1e-4
     assert vae.config.scaling_factor == oracle.config.scaling_factor
 
 

@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from pea_jax.errors import PeaError
 from pea_jax.weights import open_clip
 from pea_jax.weights.text_networks import load_open_clip
 from tests.tiny_text_models import assert_close, random_xlm_roberta
+from tests.torch_oracle import compiled
 
 TINY = dict(
     vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -42,7 +42,7 @@ def test_token_states_agree(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
     ids = np.array([[0, 7, 9, 11, 2, 1, 1], [0, 5, 2, 1, 1, 1, 1]])
     mask = (ids != 1).astype(np.int32)
     expected = reference(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), output_hidden_states=True)
-    last, features = jax.jit(load_open_clip(tmp_path))(ids, mask)
+    last, features = compiled(load_open_clip(tmp_path))(ids, mask)
     assert_close(last, expected.last_hidden_state)
     for ours, theirs in zip(features["hidden_states"], expected.hidden_states, strict=True):
         assert_close(ours, theirs)

@@ -4,7 +4,6 @@ import json
 import pathlib
 import types
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,7 @@ from pea_jax.weights.text_networks import build, load_ruclip
 from tests.language_clips import assert_states, shapes
 from tests.prompts import prompts
 from tests.tiny_text_models import assert_close, randomise
+from tests.torch_oracle import compiled
 
 CONFIG = dict(
     embed_dim=20, image_resolution=8, vision_layers=1, vision_width=8, vision_patch_size=4, context_length=30,
@@ -96,7 +96,7 @@ def test_states(folder: pathlib.Path):
     oracle = randomise(ruclip(CONFIG))
     assert_states(encoder, oracle, "ru", masked=False)
     ids = encoder.tokenize(prompts("ru")[50:60])["input_ids"]
-    _, features = jax.jit(load_ruclip(folder))(ids)
+    _, features = compiled(load_ruclip(folder))(ids)
     with torch.no_grad():
         assert_close(features["text_embeds"], oracle(torch.from_numpy(ids).long()).text_embeds)
 

@@ -18,6 +18,7 @@ from pea_jax.errors import PeaError
 from pea_jax.weights import load_bert, load_clip_text
 from pea_jax.weights.quantised import dequantise
 from tests.tiny_text_models import assert_close, random_bert, random_clip, randomise
+from tests.torch_oracle import compiled
 
 BERT = dict(
     vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
@@ -58,7 +59,7 @@ def test_clip_comes_back(tmp_path: pathlib.Path, change: Callable[[dict], dict],
     reference = random_clip(with_projection=with_projection, **CLIP)
     reference.save_pretrained(tmp_path / "text_encoder")
     rewrite(tmp_path / "text_encoder", change)
-    last, features = jax.jit(load_clip_text(tmp_path, "text_encoder"))(IDS)
+    last, features = compiled(load_clip_text(tmp_path, "text_encoder"))(IDS)
     expected = reference(torch.from_numpy(IDS))
     assert_close(last, expected.last_hidden_state)
     assert ("text_embeds" in features) == with_projection
@@ -84,7 +85,7 @@ def test_text_half_comes_back(tmp_path: pathlib.Path, kind: str):
     reference.save_pretrained(tmp_path)
     ids = np.where(IDS == 2, 3, IDS)
     ids[:, 6], mask = 2, (np.arange(9)[None] < [[9], [7], [8]]).astype(np.int32)
-    last, features = jax.jit(load_clip_text(tmp_path))(ids, mask)
+    last, features = compiled(load_clip_text(tmp_path))(ids, mask)
     inputs = dict(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
     expected = reference.text_model(**inputs, output_hidden_states=True)
     assert_close(last, expected.last_hidden_state)
@@ -125,7 +126,7 @@ def test_bert_comes_back(tmp_path: pathlib.Path, change: Callable[[dict], dict],
     reference = randomise(kind(kind.config_class(**BERT)))
     reference.save_pretrained(tmp_path)
     rewrite(tmp_path, change)
-    last, _ = jax.jit(load_bert(tmp_path))(IDS)
+    last, _ = compiled(load_bert(tmp_path))(IDS)
     encoder = getattr(reference, kind.base_model_prefix, reference)
     assert_close(last, encoder(torch.from_numpy(IDS)).last_hidden_state)
 
@@ -160,7 +161,7 @@ def test_shipped_encoder_equals_transformers():
     assert not reference.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}).missing_keys
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (3, 11))
     mask = (np.arange(11)[None] < [[11], [5], [8]]).astype(np.int32)
-    last, features = jax.jit(load_bert(E5))(ids, mask)
+    last, features = compiled(load_bert(E5))(ids, mask)
     with torch.no_grad():
         expected = reference(torch.from_numpy(ids), torch.from_numpy(mask), output_hidden_states=True)
     assert_close(last, expected.last_hidden_state)
