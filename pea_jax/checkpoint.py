@@ -1,6 +1,7 @@
 """Checkpoints of a run: the train state and the place in the data, written by orbax in the background."""
 
 import contextlib
+import logging
 import pathlib
 import textwrap
 from collections.abc import Iterator
@@ -81,7 +82,8 @@ class Checkpoints:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         wanted = dict(state=abstract) if iterator is None else dict(state=abstract, data=iterator)
         try:
-            return self._checkpointer.load_checkpointables(step, wanted)["state"]
+            with _first_error_alone():
+                return self._checkpointer.load_checkpointables(step, wanted)["state"]
         except Exception as error:  # orbax raises many types; every one of them must stop the run
             raise PeaError(
                 f"{self._folder / str(step)}: this checkpoint cannot be restored ({_cause(error)}); it is damaged or "
@@ -99,6 +101,16 @@ class Checkpoints:
                 f"{self._folder}: a checkpoint cannot be written ({_cause(error)}); {last}make room there, and the "
                 "same command goes on"
             ) from error
+
+
+@contextlib.contextmanager
+def _first_error_alone() -> Iterator[None]:
+    """A read that fails is raised; of the others asyncio writes a page each, whenever it comes upon one, even later."""
+    logger = logging.getLogger("asyncio")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)  # where nothing failed
 
 
 def choose_step(folder: pathlib.Path, step: int | None) -> int:

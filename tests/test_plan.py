@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pea_jax import chips, hlo
+from benchmarks import sdxl_configs
+from pea_jax import chips, flops, hlo
 from pea_jax import config as configs
 from pea_jax import mesh as meshes
+from pea_jax.distill.abstract import abstract_run
 from pea_jax.distill.footprint import TooLarge
 from pea_jax.distill.planning import Slice, make_plans, slices
 from pea_jax.distill.remembered import Remembered
@@ -152,6 +154,20 @@ def test_a_slice_of_tpus(fields):
     assert plan.step.memory <= early.step.memory < 2 * plan.step.memory
     assert early.step.gathered == plan.step.gathered and early.step.seconds < plan.step.seconds
     assert plan.images_per_second(0.5) == pytest.approx(4 * 4 * 0.5 * 197e12 / plan.step.flops)
+
+
+@pytest.mark.slow  # two minutes
+def test_the_step_of_stable_diffusion_xl_has_what_the_compiler_counts(tmp_path):
+    """The whole step at full size, lowered for the CPU and not compiled. The compiler counts norms, activations
+    and the optimizer as well, which are little beside the products."""
+    sdxl_configs.write(tmp_path)
+    config = configs.sdxl("ru", str(tmp_path / "text_encoder"))
+    config.update_from_flattened_dict({"base_model": str(tmp_path / "base"), "data.cached": True, "batch_size": 1})
+    run = abstract_run(config, meshes.make_mesh(devices=jax.devices()[:1]))
+    traced = jax.jit(run.train_step).trace(run.state, run.frozen, run.batches[640, 640])
+    ours, compilers = flops.operations(traced.jaxpr), traced.lower().cost_analysis()["flops"]
+    assert ours.model == ours.executed == pytest.approx(7.61e12, rel=0.01)  # as docs/performance.md has it
+    assert 0.98 * compilers < ours.model < compilers
 
 
 def test_this_machine():
