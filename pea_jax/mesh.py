@@ -34,7 +34,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     types, linked = (AxisType.Auto,) * 2, linked_by(devices)
     sizes = collections.Counter(getattr(device, linked, 0) for device in devices)
     if len(sizes) == 1:
-        return jax.make_mesh((data, fsdp), AXES, axis_types=types, devices=devices)
+        # jax.make_mesh would refuse what splits a side of a TPU slice, such as 4 chips of the 8 of v6e:8x8.
+        grid = mesh_utils.create_device_mesh((data, fsdp), devices, allow_split_physical_axes=True)
+        return Mesh(grid, AXES, axis_types=types)
     size = min(sizes.values())
     inner = size // math.gcd(fsdp, size), math.gcd(fsdp, size)
     if data % inner[0] or set(sizes.values()) != {size}:

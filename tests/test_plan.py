@@ -9,6 +9,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import sdxl_configs
@@ -174,6 +175,19 @@ def test_this_machine():
     (here,) = slices(configs.emoji("ru"), [])
     assert isinstance(here, Slice) and here.mesh.size == jax.device_count()
     assert chips.memory_of(jax.devices()[0]) > 2**28
+
+
+@pytest.mark.parametrize("name", ["v5e:4x4", "v6e:8x8", "v6e:16x16", "v4:4x8x8", "v5p:2x2x4"])
+def test_neighbours_share_the_parameters(name):
+    """A side of the slice may be longer than `fsdp`; those that gather from each other lie side by side all the same."""
+    config = configs.emoji("ru")
+    config.mesh.fsdp = 4
+    (found,) = slices(config, [name])
+    mesh = found.mesh
+    assert mesh.shape == {"data": len(chips.topology_devices(name)) // 4, "fsdp": 4}
+    for row in mesh.devices:
+        places = np.array([device.coords for device in row])
+        assert np.ptp(places, axis=0).sum() <= 3  # a line of four or a square
 
 
 def test_a_name_that_is_no_slice():
