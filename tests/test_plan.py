@@ -179,7 +179,7 @@ def test_this_machine():
 
 @pytest.mark.parametrize("name", ["v5e:4x4", "v6e:8x8", "v6e:16x16", "v4:4x8x8", "v5p:2x2x4"])
 def test_neighbours_share_the_parameters(name):
-    """A side of the slice may be longer than `fsdp`; chips that gather from each other lie side by side all the same."""
+    """A side of the slice may be longer than `fsdp`; those that gather from each other lie side by side."""
     config = configs.emoji("ru")
     config.mesh.fsdp = 4
     (found,) = slices(config, [name])
