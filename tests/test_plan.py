@@ -157,6 +157,22 @@ def test_a_slice_of_tpus(fields):
     assert plan.images_per_second(0.5) == pytest.approx(4 * 4 * 0.5 * 197e12 / plan.step.flops)
 
 
+@pytest.mark.slow  # four minutes
+def test_the_compiler_needs_less_memory_where_more_is_computed_again():
+    """For a TPU, whose compiler keeps what is computed again apart; that of the CPU joins the two."""
+    steps = []
+    for remat in ("none", "block", "full"):
+        config = configs.emoji("ru")
+        config.update_from_flattened_dict({"dtype": "bfloat16", "remat": remat, "mesh.fsdp": 4})
+        (plan,) = make_plans(config, slices(config, ["v5e:2x2"]), [(64, 64)], batch=128)
+        steps.append(plan.step)
+    none, block, full = steps
+    assert none.activations > 10 * block.activations > 20 * full.activations > 0
+    for less in (block, full):
+        assert less.activations + less.temporary < 0.5 * (none.activations + none.temporary)
+    assert none.executed_flops == none.flops == block.flops < block.executed_flops < full.executed_flops
+
+
 @pytest.mark.slow  # two minutes
 def test_the_step_of_stable_diffusion_xl_has_what_the_compiler_counts(tmp_path):
     """The whole step at full size, lowered for the CPU and not compiled. The compiler counts norms, activations
