@@ -89,7 +89,7 @@ def _of_step(plan: Plan, utilisation: float) -> dict[str, str]:
     values = {
         "parameters": step and _giga(step.parameters),
         "its samples": step and _giga(step.inputs),
-        "activations": step and _giga(step.activations),
+        "activations": step and f"about {_giga(step.activations)}",
         "temporary": step and _giga(step.temporary),
         "its program": step and f"{_giga(step.program)}{'' if step.kernels else ', reckoned'}",
         "memory in all": f"{_giga(step.memory) if step else 'more than all'} of {limit}",

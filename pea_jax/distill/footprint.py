@@ -28,7 +28,7 @@ class Footprint:
     batch: int
     parameters: int  # frozen; adapter and optimizer
     inputs: int  # the batch
-    activations: int  # kept from the student's forward pass for its backward pass
+    activations: int  # kept from the student's forward pass for its backward pass, as far as names in the program tell
     temporary: int  # all else that comes and goes
     memory: int  # at the peak, with the program itself
     program: int  # of this
