@@ -175,8 +175,8 @@ def test_the_compiler_needs_less_memory_where_more_is_computed_again():
 
 @pytest.mark.slow  # two minutes
 def test_the_step_of_stable_diffusion_xl_has_what_the_compiler_counts(tmp_path):
-    """The whole step at full size, lowered for the CPU and not compiled. The compiler counts norms, activations
-    and the optimizer as well, which are little beside the products."""
+    """The whole step at full size, lowered for the CPU and not compiled. The compiler counts norms and activations as
+    well, and leaves out where kernels reach beyond the picture; both are little beside the products."""
     sdxl_configs.write(tmp_path)
     config = configs.sdxl("ru", str(tmp_path / "text_encoder"))
     config.update_from_flattened_dict({"base_model": str(tmp_path / "base"), "data.cached": True, "batch_size": 1})
@@ -184,7 +184,7 @@ def test_the_step_of_stable_diffusion_xl_has_what_the_compiler_counts(tmp_path):
     traced = jax.jit(run.train_step).trace(run.state, run.frozen, run.batches[640, 640])
     ours, compilers = flops.operations(traced.jaxpr), traced.lower().cost_analysis()["flops"]
     assert ours.model == ours.executed == pytest.approx(7.61e12, rel=0.01)  # as docs/performance.md has it
-    assert 0.98 * compilers < ours.model < compilers
+    assert 0.98 * compilers < ours.model < 1.02 * compilers
 
 
 def test_this_machine():
