@@ -163,8 +163,9 @@ def _largest_on_the_line(sizes: dict[int, int], limit: int) -> int:
     (a, size_a), (b, size_b) = sorted(sizes.items(), key=lambda item: abs(item[1] - limit))[:2]
     each = (size_b - size_a) / (b - a)
     guess = math.floor(b + (limit - size_b) / each) if each > 0 else max(a, b)
-    too_large = min((batch for batch, size in sizes.items() if size > limit), default=guess + 1)
-    return min(guess, too_large - 1)
+    too_large = min((batch for batch, size in sizes.items() if size > limit), default=None)
+    # Memory is not quite linear: what missed by a hair would miss again with one sample less.
+    return guess if too_large is None else min(guess, too_large - max(1, too_large // 32))
 
 
 def _with_rows(batch: Any, rows: int) -> Any:
