@@ -24,7 +24,7 @@ class Ours(nnx.Module):
 
     def __init__(self, param_dtype=jnp.float32):
         precision = dict(dtype=jnp.float32, param_dtype=param_dtype)
-        self.embed = nnx.Embed(11, 6, rngs=layers.NO_RANDOMNESS, embedding_init=layers.ZEROS, **precision)
+        self.embed = layers.embedding(11, 6, **precision)
         self.blocks = nnx.List(
             [layers.Linear(6, 8, **precision), None, layers.Linear(8, 4, use_bias=False, **precision)]
         )
