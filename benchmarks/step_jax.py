@@ -13,6 +13,7 @@ from benchmarks.step_work import Bucket, Work
 from pea_jax import command, flops
 from pea_jax import mesh as meshes
 from pea_jax.distill import models
+from pea_jax.distill.compiled import jitted
 from pea_jax.distill.step import make_train_step
 
 Shape = tuple[Bucket, int]
@@ -30,7 +31,7 @@ class JaxSide:
         adapter = models.new_adapter(config, frozen_models)
         task = models.make_task(config, frozen_models, adapter, self._mesh)
         step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay)
-        self._step = jax.jit(step, donate_argnums=0, out_shardings=meshes.replicated(self._mesh))  # as `CompiledStep`
+        self._step = jitted(step, self._mesh)
         self._frozen = models.frozen_trees(frozen_models, cached=cached)
         self._new_state = lambda: models.new_state(config, adapter, self._mesh)
         self._compiled: dict[Shape, Any] = {}

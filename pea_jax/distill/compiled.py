@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from pea_jax import flops
 from pea_jax.distill.step import TrainState
-from pea_jax.mesh import replicated
+from pea_jax.mesh import compiler_options, replicated
 from pea_jax.report import counting
 from pea_jax.threads import in_order
 
@@ -27,8 +27,7 @@ class CompiledStep:
     """
 
     def __init__(self, train_step: Callable, state: TrainState, frozen: Any, batches: Sequence[Any], mesh: Mesh):
-        # What comes out lies as it went in; left to itself, the compiler may choose otherwise.
-        self._step = jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+        self._step = jitted(train_step, mesh)
         self._frozen = frozen
         self._programs: dict[Shapes, Callable] = {}
         self._operations: dict[Shapes, flops.Operations] = {}
@@ -51,6 +50,13 @@ class CompiledStep:
     def operations(self, batch: Any) -> flops.Operations:
         """Of one step on such a batch, on all devices."""
         return self._operations[shapes(batch)]
+
+
+def jitted(train_step: Callable, mesh: Mesh) -> Any:
+    """The step as it is compiled, here and for a plan."""
+    # What comes out lies as it went in; left to itself, the compiler may choose otherwise.
+    places = replicated(mesh)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=places, compiler_options=compiler_options(mesh))
 
 
 def shapes(batch: Any) -> Shapes:

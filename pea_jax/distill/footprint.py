@@ -1,6 +1,7 @@
 """What a training step takes of one chip: memory, arithmetic, traffic. The program is compiled and never run."""
 
 import dataclasses
+import itertools
 import math
 import pathlib
 import time
@@ -14,10 +15,11 @@ from jax.sharding import Mesh
 from pea_jax import chips, flops, hlo
 from pea_jax.data.buckets import Size
 from pea_jax.distill.abstract import AbstractRun
-from pea_jax.mesh import replicated
+from pea_jax.distill.compiled import jitted
 
 FIRST_BATCHES = (2, 4)  # a chip; the largest that fits is reckoned from these
-GUESSES = 3  # at that, each compiled
+GUESSES = 6  # at that, each compiled
+CLOSE = 32  # of a batch, what the largest may be short of the smallest that does not fit
 CODE = 40_000  # bytes of program that an operation of its optimised HLO takes on TPUs; measured: 36,000 in one layer
 
 
@@ -77,8 +79,7 @@ def compile_step(
       TooLarge: it does not fit into `limit` bytes, as the compiler says.
     """
     rows, start = _with_rows(run.batches[bucket], batch * mesh.size), time.perf_counter()
-    step = jax.jit(run.train_step, donate_argnums=0, out_shardings=replicated(mesh))
-    traced = step.trace(run.state, run.frozen, rows)
+    traced = jitted(run.train_step, mesh).trace(run.state, run.frozen, rows)
     try:
         lowered = traced.lower()
         program = hlo.finish(lowered) if folder is None else hlo.plan_memory(lowered, folder)
@@ -132,7 +133,8 @@ def footprint_of(step: Compiled, limit: int | None) -> Footprint:
 def largest(measure: Callable[[int], Footprint], limit: int) -> Footprint | None:
     """The step with the largest batch a chip that fits; None if not even one sample does.
 
-    Memory is nearly linear in the batch: two small ones are compiled, then what the line through two of them says fits.
+    Memory is nearly linear in the batch: two small ones are compiled, then what the line through two of them says fits;
+    where the line has been wrong twice on the same side, what lies in the middle.
 
     Args:
       measure: compiles a batch; raises `TooLarge`.
@@ -151,21 +153,34 @@ def largest(measure: Callable[[int], Footprint], limit: int) -> Footprint | None
     for batch in FIRST_BATCHES:
         look(batch)
     for _ in range(GUESSES):
-        guess = _largest_on_the_line(sizes, limit)
-        if guess < 1 or guess in sizes:
+        guess = _guess(sizes, limit)
+        if guess is None:
             break
         look(guess)
     return fitting[max(fitting)] if fitting else None
 
 
-def _largest_on_the_line(sizes: dict[int, int], limit: int) -> int:
-    """Through the two batches whose memory is nearest to `limit`; always between what fits and what does not."""
+def _guess(sizes: dict[int, int], limit: int) -> int | None:
+    """What to compile next, given the memory of batches in the order in which they were; None when it is close."""
+    fits = max((batch for batch, size in sizes.items() if size <= limit), default=0)
+    too_large = min((batch for batch, size in sizes.items() if size > limit), default=None)
+    line = _on_the_line(sizes, limit)
+    if too_large is None:
+        return line if line > fits else None
+    if too_large - fits <= max(1, fits // CLOSE):
+        return None
+    guessed = [size > limit for size in sizes.values()][len(FIRST_BATCHES) :]
+    if any(one == other for one, other in itertools.pairwise(guessed)):
+        return (fits + too_large) // 2
+    # Memory is not quite linear: what missed by a hair would miss again with one sample less.
+    return max(fits + 1, min(line, too_large - max(1, too_large // CLOSE)))
+
+
+def _on_the_line(sizes: dict[int, int], limit: int) -> int:
+    """What fits by the line through the two batches whose memory is nearest to `limit`."""
     (a, size_a), (b, size_b) = sorted(sizes.items(), key=lambda item: abs(item[1] - limit))[:2]
     each = (size_b - size_a) / (b - a)
-    guess = math.floor(b + (limit - size_b) / each) if each > 0 else max(a, b)
-    too_large = min((batch for batch, size in sizes.items() if size > limit), default=None)
-    # Memory is not quite linear: what missed by a hair would miss again with one sample less.
-    return guess if too_large is None else min(guess, too_large - max(1, too_large // 32))
+    return math.floor(b + (limit - size_b) / each) if each > 0 else max(a, b)
 
 
 def _with_rows(batch: Any, rows: int) -> Any:

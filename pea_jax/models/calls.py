@@ -1,7 +1,7 @@
 """How a UNet calls its parts: directly, or with parameters gathered and activations computed again for each of them.
 
 A UNet whose parameters are split over devices is never whole on one: each layer gathers its own, uses them and lets
-them go, and the backward pass gathers them again.
+them go, and so do the next pass through it and the backward pass.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,16 @@ POLICIES: tuple[str, ...] = get_args(Remat)
 # Operations that change nothing but the shape or the place of gathered parameters: were their results kept for the
 # backward pass, so would be all parameters.
 _CHEAP = frozenset(
-    ("sharding_constraint", "convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "slice", "transpose")
+    (
+        "optimization_barrier",
+        "sharding_constraint",
+        "convert_element_type",
+        "broadcast_in_dim",
+        "reshape",
+        "squeeze",
+        "slice",
+        "transpose",
+    )
 )
 
 
@@ -52,26 +61,34 @@ def make_calls(gather: Callable[[Any], Any] | None = None, remat: Remat = "none"
         return DIRECT
     policy = _all_but_parameters if remat == "none" else None
     return Calls(
-        layer=_again(gather or _as_it_is, policy), block=_again(_as_it_is, None) if remat == "full" else directly
+        layer=_again(gather, policy),
+        block=_again(None, None) if remat == "full" else directly,
     )
 
 
-def _again(prepare: Callable[[Any], Any], policy: Callable[..., bool] | None) -> Call:
+def not_before(tree: Any, arrays: Any) -> Any:
+    """`tree`, which the compiler cannot use before it has computed `arrays`.
+
+    Else it would do once, and keep for as long as there is memory, what is done with `tree` in both passes of a step
+    and in the gradient. XLA's compiler for CPUs does so all the same.
+    """
+    tree, _ = jax.lax.optimization_barrier((tree, jax.lax.stop_gradient(arrays)))
+    return tree
+
+
+def _again(gather: Callable[[Any], Any] | None, policy: Callable[..., bool] | None) -> Call:
     """A call of which the backward pass computes again what `policy` does not keep, by default all."""
 
     def call(module: Any, *arrays: Any, **static: Any) -> Any:
         graphdef, params = nnx.split(module)
 
         def compute(params: Any, *arrays: Any) -> Any:
-            return nnx.merge(graphdef, prepare(params))(*arrays, **static)
+            whole = params if gather is None else gather(not_before(params, arrays))
+            return nnx.merge(graphdef, whole)(*arrays, **static)
 
         return jax.checkpoint(compute, policy=policy)(params, *arrays)
 
     return call
-
-
-def _as_it_is(params: Any) -> Any:
-    return params
 
 
 def _all_but_parameters(primitive: Any, *_: Any, **__: Any) -> bool:

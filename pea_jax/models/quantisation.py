@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from pea_jax.errors import PeaError
+from pea_jax.models.calls import not_before
 
 Model = TypeVar("Model", bound=nnx.Module)
 
@@ -81,9 +82,7 @@ def _through(forward: Callable, product: Callable, x: jax.Array, weight: Any, dt
 
 
 def _widened(weight: Any, used_with: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    # Else the compiler would widen once for both passes of the UNet and the gradient, and keep it in between.
-    weight, _ = jax.lax.optimization_barrier((weight, used_with))
-    return _qwix().dequantize(weight).astype(dtype)
+    return _qwix().dequantize(not_before(weight, used_with)).astype(dtype)
 
 
 def _map_in_8_bits(x: jax.Array, weight: Any) -> jax.Array:

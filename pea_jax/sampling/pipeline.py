@@ -97,8 +97,8 @@ class TextToImage:
         self.downscale = 2 ** (len(vae.config.block_out_channels) - 1)
         # Whole on every device, as only such an array can be fetched where a mesh spans several processes.
         whole = None if mesh is None else meshes.replicated(mesh)
-        static = ("latent_size", "guided", "from_image")
-        self._draw = jax.jit(self._draw_batch, static_argnames=static, out_shardings=whole)
+        settings: dict[str, Any] = dict(out_shardings=whole, compiler_options=meshes.compiler_options(mesh))
+        self._draw = jax.jit(self._draw_batch, static_argnames=("latent_size", "guided", "from_image"), **settings)
 
     @classmethod
     def from_pretrained(

@@ -39,11 +39,11 @@ def test_what_does_not_grow_evenly_ends_close_to_the_largest(limit):
 
     found, compiled = search(memory, limit)
     best = max(batch for batch in range(1, 400) if memory(batch) <= limit)
-    assert memory(found) <= limit and found >= 0.8 * best
-    assert len(compiled) <= 5
+    assert memory(found) <= limit and found >= 0.9 * best
+    assert len(compiled) <= 8
 
 
-def test_what_misses_by_a_hair_is_not_asked_for_again():
-    """As the compiler for v4 has it, in hundredths of a gigabyte: 123 and 124 samples do not quite fit."""
-    found, compiled = search({2: 691, 4: 951, 22: 1303, 124: 3311, 123: 3305, 121: 3233}.__getitem__, 3302)
-    assert found == 121 and compiled == [2, 4, 22, 124, 121]
+def test_what_misses_by_a_hair_is_halved():
+    """As the compiler for v4 has it: whatever the batch, it fills a chip up to the limit and a little over it."""
+    found, compiled = search(lambda batch: 900 + 20 * batch if batch < 100 else 3310 + batch % 3, 3302)
+    assert 94 <= found < 100 and len(compiled) <= 8

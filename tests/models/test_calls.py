@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pea_jax import chips, flops, hlo
 from pea_jax import mesh as meshes
 from pea_jax.models.calls import DIRECT, POLICIES, Calls, make_calls
+from pea_jax.models.layers import Linear, abstract
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 
+BFLOAT16 = dict(dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
 SMALL = dict(
     block_out_channels=(8, 16),
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -96,6 +99,52 @@ def test_gathered_parameters_are_not_kept(unet, capsys):
 
     assert len(lines(DIRECT, gather)) > 10
     assert not lines(make_calls(gather), lambda tree: tree)
+
+
+def test_gathering_computes_nothing_more(unet):
+    """No gradient of a parameter: what is gathered is tied to activations that have one."""
+    graphdef, params = unet
+    prompt_embeds, sample = ARGUMENTS
+
+    def counted(calls: Calls) -> float:
+        gradient = jax.grad(lambda x, p: loss(graphdef, calls, x, p, sample))
+        return flops.operations(jax.make_jaxpr(gradient)(prompt_embeds, params)).executed
+
+    assert counted(make_calls(lambda tree: tree)) == counted(DIRECT) > 0
+
+
+@pytest.mark.parametrize("slice_of_chips", ["v5e:2x2", "v6e:2x2"])
+def test_chips_hold_few_layers_and_compute_while_they_receive_the_next(slice_of_chips, tmp_path):
+    """Two passes through eight layers, and the gradient of the first, for TPUs that have memory for all of them."""
+    mesh = meshes.make_mesh(fsdp=4, devices=chips.topology_devices(slice_of_chips))
+    calls, width, count = make_calls(meshes.gathering(mesh)), 2048, 8
+    layers = [nnx.split(abstract(lambda: Linear(width, width, use_bias=False, **BFLOAT16))) for _ in range(count)]
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+
+    def through(params, x):
+        for (graphdef, _), each in zip(layers, params, strict=True):
+            x = x + jax.nn.silu(calls.layer(nnx.merge(graphdef, each), x))
+        return x
+
+    def step(scale, params, x):
+        difference = through(params, x * scale) - jax.lax.stop_gradient(through(params, x))
+        return jnp.mean(jnp.square(difference.astype(jnp.float32)))
+
+    def placed(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16, sharding=sharding)
+
+    params = [jax.tree.map(lambda leaf: placed(leaf, split), each) for _, each in layers]
+    x = placed(jax.ShapeDtypeStruct((32768, width), jnp.bfloat16), meshes.batch_sharding(mesh))
+    scale = placed(jax.ShapeDtypeStruct((1, width), jnp.bfloat16), meshes.replicated(mesh))
+    options = meshes.compiler_options(mesh)
+    with jax.default_matmul_precision("default"):
+        lowered = jax.jit(jax.grad(step), compiler_options=options).lower(scale, params, x)
+    program, layer = hlo.plan_memory(lowered, tmp_path).text, width * width * 2
+    assert hlo.traffic(program)["gathered"] == 3 * count * layer * 3 / 4
+    assert layer <= hlo.gathered_at_once(program) <= 4 * layer, hlo.gathered_at_once(program) / layer
+    # Spread over what is computed at the same time.
+    gathering = [one for one in hlo.instructions(program, fused=True) if one.opcode == "all-gather"]
+    assert sum(1 for one in gathering if one.within) > 2 * sum(1 for one in gathering if not one.within)
 
 
 def test_every_large_parameter_is_prepared_where_it_is_used(unet):
