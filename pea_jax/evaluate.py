@@ -54,6 +54,7 @@ FOLDER = flags.DEFINE_multi_string("folder", [], "Pictures that are there alread
 CLIP = flags.DEFINE_string("clip", None, "CLIPScore of the prompts as they are, by this model; CMMD as well")
 ENGLISH_CLIP = flags.DEFINE_string("english_clip", None, "CLIPScore of the English of the prompts, by this model")
 PICK_SCORE = flags.DEFINE_string("pick_score", None, "PickScore by this model: yuvalkirstain/PickScore_v1")
+IMAGE_REWARD = flags.DEFINE_string("image_reward", None, "ImageReward of the English of the prompts, by this file")
 REFERENCE = flags.DEFINE_string("reference", None, "Folder of pictures that distances are measured to")
 INCEPTION = flags.DEFINE_string("inception", None, "File of FID's Inception")
 PICTURE_ROWS = flags.DEFINE_integer("picture_rows", 12, "Prompts whose pictures are in the report", lower_bound=0)
@@ -150,7 +151,14 @@ def _write(out: pathlib.Path, found: Evaluation, made_from: dict[str, Any], rows
 
 
 def _judges() -> Judges:
-    return Judges(CLIP.value, ENGLISH_CLIP.value, PICK_SCORE.value, REFERENCE.value, INCEPTION.value)
+    return Judges(
+        clip=CLIP.value,
+        english_clip=ENGLISH_CLIP.value,
+        pick_score=PICK_SCORE.value,
+        image_reward=IMAGE_REWARD.value,
+        reference=REFERENCE.value,
+        inception=INCEPTION.value,
+    )
 
 
 def _translated(language: str, prompts: list[Prompt], folder: pathlib.Path) -> list[str] | None:

@@ -1,10 +1,13 @@
 """Scores of systems side by side: means over prompts, and each system's difference to the first, with intervals."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from pea_jax.judging.clip import CLIP
 from pea_jax.judging.picture_files import opened
@@ -13,18 +16,19 @@ from pea_jax.metrics.intervals import Estimate, mean
 ALL = "all"
 
 
+class Score(Protocol):
+    """How well each of `count` pictures a text goes with it, `[N, count]` of N texts."""
+
+    def __call__(self, texts: Sequence[str], pictures: Iterable[Image.Image], count: int) -> np.ndarray: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """How well a picture goes with its text: the cosine of their vectors, times `scale`, or `floor` if that is more.
-
-    `texts` has one text a prompt, or None where there is none to compare with.
-    """
+    """How well pictures go with their texts; `texts` has one a prompt, or None where there is none to compare with."""
 
     name: str
-    clip: CLIP
+    score: Score
     texts: Sequence[str | None]
-    scale: float
-    floor: float = -np.inf
 
     def scores(self, paths: Sequence[Sequence[pathlib.Path | None]]) -> np.ndarray:
         """`[P, S]` of the pictures of each prompt and seed; NaN where there is no text or no picture."""
@@ -33,21 +37,29 @@ class Metric:
         if not there:
             return scores
         numbers, texts = map(list, zip(*there, strict=True))
-        vectors = self.clip.text_embeds(texts).astype(np.float64)
-        images = self.clip.image_embeds(opened([path for i in numbers for path in paths[i] if path])).astype(np.float64)
-        cosines = np.einsum("pd,psd->ps", vectors, images.reshape(len(numbers), -1, images.shape[-1]))
-        scores[numbers] = np.maximum(self.scale * cosines, self.floor)
+        pictures = opened([path for i in numbers for path in paths[i] if path])
+        scores[numbers] = self.score(texts, pictures, len(paths[0]))
         return scores
 
 
 def clip_score(name: str, clip: CLIP, texts: Sequence[str | None]) -> Metric:
     """CLIPScore (Hessel et al. 2021) as torchmetrics scales it: 100 times the cosine, at least 0."""
-    return Metric(name, clip, texts, scale=100.0, floor=0.0)
+    return Metric(name, functools.partial(_cosines, clip, 100.0, 0.0), texts)
 
 
 def pick_score(clip: CLIP, texts: Sequence[str | None]) -> Metric:
     """PickScore (Kirstain et al. 2023): the cosine times the scale that the model was trained with."""
-    return Metric("PickScore", clip, texts, scale=clip.logit_scale)
+    return Metric("PickScore", functools.partial(_cosines, clip, clip.logit_scale, -np.inf), texts)
+
+
+def _cosines(
+    clip: CLIP, scale: float, floor: float, texts: Sequence[str], pictures: Iterable[Image.Image], count: int
+) -> np.ndarray:
+    """Of the vectors of text and picture, times `scale`, or `floor` if that is more."""
+    vectors = clip.text_embeds(texts).astype(np.float64)
+    images = clip.image_embeds(pictures).astype(np.float64)
+    cosines = np.einsum("pd,psd->ps", vectors, images.reshape(len(texts), count, images.shape[-1]))
+    return np.maximum(scale * cosines, floor)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,27 +14,48 @@ from pea_jax.judging.clip import CLIP
 from pea_jax.judging.comparison import Metric, Result, clip_score, compare, pick_score
 from pea_jax.judging.distances import Distance, distances
 from pea_jax.judging.drawing import Paths, draw
+from pea_jax.judging.image_reward import ImageRewards
 from pea_jax.judging.inception import InceptionFeatures
 from pea_jax.judging.picture_files import pictures_in
 from pea_jax.judging.prompts import Prompt
 from pea_jax.judging.report import PictureRow, choose_rows
 from pea_jax.judging.systems import adapter_systems, english_systems
 from pea_jax.sampling.pipeline import Sampling, TextToImage
+from pea_jax.weights.image_reward import find_image_reward
+from pea_jax.weights.inception import find_inception
+from pea_jax.weights.locations import locate
 
 
 @dataclasses.dataclass(frozen=True)
 class Judges:
     """Folders or Hub ids of the models that judge; None: that metric is left out.
 
-    `clip` reads the prompts as they are, `english_clip` and `pick_score` their English. `reference` is a folder of
-    pictures; `inception` the file of FID's network. CMMD is by `clip`, or else by `english_clip`.
+    `clip` reads the prompts as they are, `english_clip`, `pick_score` and `image_reward`, which is a file, their
+    English. `reference` is a folder of pictures; `inception` the file of FID's network. CMMD is by `clip`, or else by
+    `english_clip`.
     """
 
     clip: str | None = None
     english_clip: str | None = None
     pick_score: str | None = None
+    image_reward: str | None = None
     reference: str | None = None
     inception: str | None = None
+
+    def find(self) -> None:
+        """Look for all of them, before hours are spent on drawing; from the Hub they are downloaded.
+
+        Raises:
+          PeaError: one is missing.
+        """
+        for name in filter(None, (self.clip, self.english_clip, self.pick_score)):
+            locate(name)
+        if self.image_reward:
+            find_image_reward(self.image_reward)
+        if self.reference:
+            pictures_in(self.reference)
+        if self.inception:
+            find_inception(self.inception)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +90,7 @@ def evaluate_prompts(
     Raises:
       PeaError: something is missing, broken or does not fit, or there is no system.
     """
+    judges.find()
     mesh = meshes.make_mesh(**config.mesh)
     frozen = load_models(config, mesh)
     pipeline = TextToImage(frozen.unet, frozen.vae, frozen.scheduler, mesh)
@@ -122,3 +144,5 @@ def _metrics(judges: Judges, prompts: Sequence[Prompt], mesh: Mesh) -> Iterator[
         yield clip_score("CLIPScore in English", CLIP.from_pretrained(judges.english_clip, mesh=mesh), english)
     if judges.pick_score:
         yield pick_score(CLIP.from_pretrained(judges.pick_score, mesh=mesh), english)
+    if judges.image_reward:
+        yield Metric("ImageReward", ImageRewards(judges.image_reward, mesh=mesh), english)

@@ -90,18 +90,23 @@ class BertEmbeddings(nnx.Module):
 
 
 class BertSelfAttention(nnx.Module):
-    """Multi-head attention of `[B, L, D]` to itself, before the output projection."""
+    """Multi-head attention of `[B, L, D]` to `context`, before the output projection: to itself, or to other states.
 
-    def __init__(self, config: BertConfig, **precision: Any):
+    Those may have a width of their own.
+    """
+
+    def __init__(self, config: BertConfig, context_width: int | None = None, **precision: Any):
         width = config.hidden_size
         self.query = layers.Linear(width, width, **precision)
-        self.key = layers.Linear(width, width, **precision)
-        self.value = layers.Linear(width, width, **precision)
+        self.key = layers.Linear(context_width or width, width, **precision)
+        self.value = layers.Linear(context_width or width, width, **precision)
         self.num_heads = config.num_attention_heads
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        heads = (*x.shape[:2], self.num_heads, -1)
-        query, key, value = (project(x).reshape(heads) for project in (self.query, self.key, self.value))
+    def __call__(self, x: jax.Array, context: jax.Array, mask: jax.Array | None) -> jax.Array:
+        query, key, value = (
+            states.reshape(*states.shape[:2], self.num_heads, -1)
+            for states in (self.query(x), self.key(context), self.value(context))
+        )
         return attention(query, key, value, mask).reshape(x.shape)
 
 
@@ -117,14 +122,14 @@ class BertOutput(nnx.Module):
 
 
 class BertAttention(nnx.Module):
-    """Self-attention with its residual."""
+    """Attention to itself, or to other states, with its residual."""
 
-    def __init__(self, config: BertConfig, **precision: Any):
-        self.self = BertSelfAttention(config, **precision)
+    def __init__(self, config: BertConfig, context_width: int | None = None, **precision: Any):
+        self.self = BertSelfAttention(config, context_width, **precision)
         self.output = BertOutput(config.hidden_size, config, **precision)
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        return self.output(self.self(x, mask), x)
+    def __call__(self, x: jax.Array, mask: jax.Array | None, context: jax.Array | None = None) -> jax.Array:
+        return self.output(self.self(x, x if context is None else context, mask), x)
 
 
 class BertIntermediate(nnx.Module):

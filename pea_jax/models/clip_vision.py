@@ -124,9 +124,17 @@ class PatchEmbedding(nnx.Module):
     What is left at the right and lower edge is not looked at.
     """
 
-    def __init__(self, config: CLIPVisionConfig, *, dtype: jax.typing.DTypeLike, param_dtype: jax.typing.DTypeLike):
+    def __init__(
+        self,
+        config: CLIPVisionConfig,
+        *,
+        use_bias: bool = False,
+        dtype: jax.typing.DTypeLike,
+        param_dtype: jax.typing.DTypeLike,
+    ):
         side = config.patch_size
         self.kernel = nnx.Param(layers.constant((side, side, 3, config.hidden_size), param_dtype))
+        self.bias = nnx.Param(layers.constant((config.hidden_size,), param_dtype)) if use_bias else None
         self.side, self.dtype = side, dtype
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
@@ -135,16 +143,17 @@ class PatchEmbedding(nnx.Module):
         patches = pixels[:, : rows * side, : columns * side].reshape(batch, rows, side, columns, side, channels)
         patches = patches.swapaxes(2, 3).reshape(batch, rows * columns, -1)
         kernel = self.kernel[...].astype(self.dtype)
-        return patches.astype(self.dtype) @ kernel.reshape(-1, kernel.shape[-1])
+        embedded = patches.astype(self.dtype) @ kernel.reshape(-1, kernel.shape[-1])
+        return embedded if self.bias is None else embedded + self.bias[...].astype(self.dtype)[None, None]
 
 
 class CLIPVisionEmbeddings(nnx.Module):
     """`[B, H, W, 3]` to `[B, 1 + N, D]`: one state for the whole picture, then one a patch."""
 
-    def __init__(self, config: CLIPVisionConfig, **precision: Any):
+    def __init__(self, config: CLIPVisionConfig, *, use_bias: bool = False, **precision: Any):
         count = (config.image_size // config.patch_size) ** 2
         self.class_embedding = nnx.Param(layers.constant((config.hidden_size,), precision["param_dtype"]))
-        self.patch_embedding = PatchEmbedding(config, **precision)
+        self.patch_embedding = PatchEmbedding(config, use_bias=use_bias, **precision)
         self.position_embedding = layers.embedding(count + 1, config.hidden_size, **precision)
         self.image_size = config.image_size
 
@@ -171,7 +180,7 @@ class CLIPVision(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs  # as every NNX module takes them; the parameters start at constants
-        precision = dict(dtype=dtype, param_dtype=param_dtype)
+        precision: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
         norm: dict[str, Any] = dict(eps=config.layer_norm_eps, **precision)
         self.config = config
         self.embeddings = CLIPVisionEmbeddings(config, **precision)

@@ -16,15 +16,24 @@ SOURCE = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights
 IGNORED = ("fc.weight", "fc.bias")
 
 
+def find_inception(path: str | pathlib.Path) -> pathlib.Path:
+    """The file.
+
+    Raises:
+      PeaError: it is missing, with where it is to be had.
+    """
+    if not (found := pathlib.Path(path).expanduser()).is_file():
+        raise PeaError(f"{path}: no such file; FID's Inception is to be had with `curl -LO {SOURCE}` (91 MB)")
+    return found
+
+
 def load_inception(path: str | pathlib.Path, mesh: Mesh | None = None) -> Inception:
     """The network in a file of PyTorch's, or the same tensors as safetensors; whole on every device of `mesh`.
 
     Raises:
       PeaError: the file is missing, with where it is to be had; or it is broken, or of another network.
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.is_file():
-        raise PeaError(f"{path}: no such file; FID's Inception is to be had with `curl -LO {SOURCE}` (91 MB)")
+    path = find_inception(path)
     stored = open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
     tensors = {
         name: tensor

@@ -5,12 +5,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from pea_jax.errors import PeaError
 from pea_jax.weights.checkpoint_files import open_checkpoint
 from pea_jax.weights.config_files import read_config
 from pea_jax.weights.stored import StoredArray
+from pea_jax.weights.tensor_parts import Transposed, thirds
 from pea_jax.weights.text_files import CLIP, Build, TextFiles
 
 IGNORED = re.compile(r"visual\..*|logit_scale")
@@ -34,30 +33,6 @@ FIELDS = {
     "embed_dim": "projection_dim",
 }
 RUCLIP_EOS = 3
-
-
-class Transposed:
-    """A stored matrix seen the other way round."""
-
-    def __init__(self, tensor: StoredArray):
-        self._tensor = tensor
-        self.shape, self.dtype = tuple(tensor.shape[::-1]), tensor.dtype
-
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        return self._tensor[index[::-1]].T
-
-
-class Third:
-    """The first, second or third part of a stored array's rows: query, key or value of a joint projection."""
-
-    def __init__(self, tensor: StoredArray, number: int):
-        self._tensor, rows = tensor, tensor.shape[0] // 3
-        self._rows, self._start = rows, number * rows
-        self.shape, self.dtype = (rows, *tensor.shape[1:]), tensor.dtype
-
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        start, stop, _ = index[0].indices(self._rows)
-        return self._tensor[(slice(self._start + start, self._start + stop), *index[1:])]
 
 
 def open_ruclip(folder: pathlib.Path, build: Build) -> TextFiles:
@@ -91,8 +66,8 @@ def to_transformers_names(tensors: Mapping[str, StoredArray]) -> dict[str, Store
         if IGNORED.fullmatch(name):
             continue
         if joint := JOINT.fullmatch(name):
-            for number, part in enumerate("qkv"):
-                result[f"encoder.layers.{joint[1]}.self_attn.{part}_proj.{joint[2]}"] = Third(tensor, number)
+            for name, third in zip("qkv", thirds(tensor), strict=True):
+                result[f"encoder.layers.{joint[1]}.self_attn.{name}_proj.{joint[2]}"] = third
         else:
             result[_renamed(name)] = Transposed(tensor) if name == "text_projection" else tensor
     return result

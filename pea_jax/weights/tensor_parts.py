@@ -26,6 +26,12 @@ class Part:
         return values.reshape([len(r) for i, r in zip(self._index, ranges, strict=True) if isinstance(i, slice)])
 
 
+def thirds(base: StoredArray) -> list[Part]:
+    """Query, key and value of a joint projection: equal parts of its rows."""
+    rows = base.shape[0] // 3
+    return [Part(base, (slice(start, start + rows),)) for start in (0, rows, 2 * rows)]
+
+
 class Transposed:
     """`base.T`, read when it is asked for."""
 
