@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from pea_jax import command
+from pea_jax import command, processes
 from pea_jax import config as configs
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter
@@ -72,6 +72,7 @@ def main() -> None:
         on_folders(pathlib.Path(OUT.value))
     else:
         on_corpus(pathlib.Path(OUT.value))
+    processes.wait_for_all("the end")
 
 
 def on_corpus(out: pathlib.Path) -> None:
@@ -83,8 +84,8 @@ def on_corpus(out: pathlib.Path) -> None:
     folders = _adapters(config)
     results = evaluate(config, folders)
     console.print(table(results))
-    with command.whole_file("--out", out) as partial:
-        partial.write_text(json.dumps(report(results, config, folders), indent=2, ensure_ascii=False) + "\n")
+    content = json.dumps(report(results, config, folders), indent=2, ensure_ascii=False) + "\n"
+    _write(out, content)
 
 
 def evaluate(config: ConfigDict, folders: dict[str, str]) -> list[Judgement]:
@@ -109,7 +110,8 @@ def on_prompts(file: str, out: pathlib.Path) -> None:
     configs.check(config)
     adapters, folder = _adapters(config), pathlib.Path(PICTURES.value or out.with_suffix(""))
     command.check_folder("--pictures", folder)
-    translated = _translated(config.language, prompts, folder)
+    with processes.first_goes_ahead("the translations"):
+        translated = _translated(config.language, prompts, folder)
     found = evaluation.evaluate_prompts(config, prompts, adapters, translated, seeds, folder, _judges())
     made_from = dict(
         prompts=dict(file=file, count=len(prompts)),
@@ -121,7 +123,7 @@ def on_prompts(file: str, out: pathlib.Path) -> None:
         evaluation=dict(config.evaluation),
     )
     rows = evaluation.picture_rows(prompts, found.paths, PICTURE_ROWS.value)
-    _write(out, found, made_from, rows, f"{config.language}: {file}")
+    _report(out, found, made_from, rows, f"{config.language}: {file}")
     console.print(f"pictures in {folder}")
 
 
@@ -133,10 +135,12 @@ def on_folders(out: pathlib.Path) -> None:
     paths = {name: pictures_in(folder) for name, folder in folders.items()}
     distances = evaluation.judge_folders(_judges(), paths, meshes.make_mesh(), seed=0)
     found = evaluation.Evaluation([], distances, {})
-    _write(out, found, dict(folders=folders), [], f"Distances to {REFERENCE.value}")
+    _report(out, found, dict(folders=folders), [], f"Distances to {REFERENCE.value}")
 
 
-def _write(out: pathlib.Path, found: Evaluation, made_from: dict[str, Any], rows: list[PictureRow], title: str) -> None:
+def _report(
+    out: pathlib.Path, found: Evaluation, made_from: dict[str, Any], rows: list[PictureRow], title: str
+) -> None:
     made, made_from = tables(found.results, found.distances), dict(made_from, judges=vars(_judges()))
     contents = {
         ".md": as_markdown(title, made, rows, out.parent),
@@ -144,10 +148,16 @@ def _write(out: pathlib.Path, found: Evaluation, made_from: dict[str, Any], rows
         out.suffix: json.dumps(as_json(found.results, found.distances, made_from), indent=2, ensure_ascii=False) + "\n",
     }
     for suffix, content in contents.items():
-        with command.whole_file("--out", out.with_suffix(suffix)) as partial:
-            partial.write_text(content, "utf-8")
+        _write(out.with_suffix(suffix), content)
     for each in made:
         console.print(each.for_screen())
+
+
+def _write(path: pathlib.Path, content: str) -> None:
+    """By the first of several processes."""
+    if processes.is_first():
+        with command.whole_file("--out", path) as partial:
+            partial.write_text(content, "utf-8")
 
 
 def _judges() -> Judges:

@@ -4,10 +4,12 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax import mesh as meshes
+from pea_jax import processes
 from pea_jax.distill.models import load_models
 from pea_jax.errors import PeaError
 from pea_jax.judging.clip import CLIP
@@ -78,6 +80,8 @@ def evaluate_prompts(
 ) -> Evaluation:
     """English teacher, translation and teacher, and adapters: what they draw, and how good it is.
 
+    Several processes share the drawing, each on its own devices; the first one judges, and it alone has results.
+
     Args:
       config: whose base model draws, as its `evaluation` says.
       prompts: what is drawn.
@@ -91,7 +95,7 @@ def evaluate_prompts(
       PeaError: something is missing, broken or does not fit, or there is no system.
     """
     judges.find()
-    mesh = meshes.make_mesh(**config.mesh)
+    mesh = meshes.make_mesh(devices=jax.local_devices()) if processes.several() else meshes.make_mesh(**config.mesh)
     frozen = load_models(config, mesh)
     pipeline = TextToImage(frozen.unet, frozen.vae, frozen.scheduler, mesh)
     systems = english_systems(config, frozen, prompts, translated)
@@ -102,6 +106,8 @@ def evaluate_prompts(
     sampling, size = Sampling(**settings), config.picture_size
     paths = {system.name: draw(folder, pipeline, system, sampling, size, seeds) for system in systems}
     del frozen, pipeline, systems  # the judges need the memory
+    if not processes.is_first():
+        return Evaluation([], [], paths)
     there = {name: [path for row in own for path in row if path] for name, own in paths.items()}
     results = judge_prompts(judges, paths, prompts, mesh, config.evaluation.seed)
     return Evaluation(results, judge_folders(judges, there, mesh, config.evaluation.seed), paths)

@@ -10,6 +10,7 @@ from flax import nnx
 from pea_jax.adapter import AdapterDims, PEAdapter
 from tests import commands
 from tests.judging import clips
+from tests.test_processes import start_two
 
 SYSTEMS = ["English teacher", "translation + teacher", "adapter", "other"]
 PROMPTS = [
@@ -92,6 +93,31 @@ def test_wrong_flags_are_named(tmp_path, flags, said):
     result = commands.run_forked(commands.command("evaluate", {}, **flags, out=tmp_path / "report.json"))
     assert result.returncode == 1 and f"error: {said}" in result.stderr and len(result.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_judges_are_looked_for_before_anything_is_drawn(world, place, tmp_path):
+    result = evaluate(world, place, tmp_path / "report.json", image_reward=tmp_path / "absent.pt")
+    assert result.returncode == 1 and "absent.pt: no such file; ImageReward is to be had with" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow  # two minutes: three processes, each of which compiles
+def test_two_processes_share_the_drawing(world, place, tmp_path):
+    flags = dict(config=commands.CONFIG, adapter=place / "adapter0", prompts=place / "prompts.jsonl", seeds="0,5")
+    flags |= dict(translations=place / "english.txt", clip=place / "clip")
+    assert commands.run(commands.command("evaluate", world[1], **flags, out=tmp_path / "one.json")).returncode == 0
+    both = start_two(commands.command("evaluate", world[1], **flags, out=tmp_path / "two.json"))
+    said = [process.communicate(timeout=280) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "CLIPScore" in said[0][0] and "CLIPScore" not in said[1][0]
+    one, two = (json.loads((tmp_path / name).read_text())["results"] for name in ("one.json", "two.json"))
+    drawn = sorted(path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("*.png"))
+    assert drawn == sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.png"))
+    assert [(r["system"], r["category"]) for r in two] == [(r["system"], r["category"]) for r in one]
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["score"]["value"] == pytest.approx(
+            theirs["score"]["value"], abs=0.5
+        )  # a rounded pixel here and there
 
 
 def test_folders(place, tmp_path):
