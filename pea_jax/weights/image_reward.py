@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from jax.sharding import Mesh, PartitionSpec
 
-from pea_jax.errors import PeaError
 from pea_jax.models.image_reward import ImageReward, ImageRewardConfig
 from pea_jax.models.layers import abstract
+from pea_jax.weights.locations import published_file
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import StoredArray
@@ -39,9 +39,7 @@ def find_image_reward(path: str | pathlib.Path) -> pathlib.Path:
     Raises:
       PeaError: it is missing, with where it is to be had.
     """
-    if not (found := pathlib.Path(path).expanduser()).is_file():
-        raise PeaError(f"{path}: no such file; ImageReward is to be had with `{DOWNLOAD}` (1.8 GB)")
-    return found
+    return published_file(path, "ImageReward", DOWNLOAD, "1.8 GB")
 
 
 def load_image_reward(

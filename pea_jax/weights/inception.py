@@ -4,9 +4,9 @@ import pathlib
 
 from jax.sharding import Mesh, PartitionSpec
 
-from pea_jax.errors import PeaError
 from pea_jax.models.inception import Inception
 from pea_jax.models.layers import abstract
+from pea_jax.weights.locations import published_file
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.torch_names import fill
@@ -22,9 +22,7 @@ def find_inception(path: str | pathlib.Path) -> pathlib.Path:
     Raises:
       PeaError: it is missing, with where it is to be had.
     """
-    if not (found := pathlib.Path(path).expanduser()).is_file():
-        raise PeaError(f"{path}: no such file; FID's Inception is to be had with `curl -LO {SOURCE}` (91 MB)")
-    return found
+    return published_file(path, "FID's Inception", f"curl -LO {SOURCE}", "91 MB")
 
 
 def load_inception(path: str | pathlib.Path, mesh: Mesh | None = None) -> Inception:

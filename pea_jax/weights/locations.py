@@ -67,6 +67,17 @@ def locate(name: str | pathlib.Path, subfolder: str = "", *, with_weights: bool 
     )
 
 
+def published_file(path: str | pathlib.Path, what: str, command: str, size: str) -> pathlib.Path:
+    """A file of one model that everybody uses.
+
+    Raises:
+      PeaError: it is missing, with the command that downloads it.
+    """
+    if not (found := pathlib.Path(path).expanduser()).is_file():
+        raise PeaError(f"{path}: no such file; {what} is to be had with `{command}` ({size})")
+    return found
+
+
 def is_here(name: str | pathlib.Path) -> bool:
     """Whether it is a path on this machine, so that its name says nothing elsewhere."""
     return _here(name) is not None
