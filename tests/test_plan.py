@@ -149,10 +149,13 @@ def test_a_slice_of_tpus(fields):
     config.text_encoder.context_length, config.mesh.fsdp = 16, 2
     found = slices(config, ["v5e:2x2"])
     (early,) = make_plans(config, found, [(64, 64)], batch=4)
-    (plan,) = make_plans(config, found, [(64, 64)], batch=4, kernels=True)
+    with jax.default_matmul_precision("default"):  # as in the process of its own that does not make the kernels
+        (plan,) = make_plans(config, found, [(64, 64)], batch=4, kernels=True)
     assert plan.step.memory < plan.limit and plan.step.reduced > 0
     assert plan.step.kernels and not early.step.kernels
-    assert plan.step.memory <= early.step.memory < 2 * plan.step.memory
+    without_code, all_known = (step.memory - step.program for step in (early.step, plan.step))
+    assert plan.step.memory <= early.step.memory and plan.step.program <= early.step.program
+    assert abs(all_known - without_code) < 0.15 * all_known + 16e6  # what the kernels need besides is not known before
     assert early.step.gathered == plan.step.gathered and early.step.seconds < plan.step.seconds
     assert plan.images_per_second(0.5) == pytest.approx(4 * 4 * 0.5 * 197e12 / plan.step.flops)
 
