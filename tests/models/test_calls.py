@@ -115,9 +115,9 @@ def test_gathering_computes_nothing_more(unet):
 
 @pytest.mark.parametrize("slice_of_chips", ["v5e:2x2", "v6e:2x2"])
 def test_chips_hold_few_layers_and_compute_while_they_receive_the_next(slice_of_chips, tmp_path):
-    """Two passes through eight layers, and the gradient of the first, for TPUs that have memory for all of them."""
+    """Two passes through six layers, and the gradient of the first, for TPUs that have memory for all of them."""
     mesh = meshes.make_mesh(fsdp=4, devices=chips.topology_devices(slice_of_chips))
-    calls, width, count = make_calls(meshes.gathering(mesh)), 2048, 8
+    calls, width, count = make_calls(meshes.gathering(mesh)), 2048, 6
     layers = [nnx.split(abstract(lambda: Linear(width, width, use_bias=False, **BFLOAT16))) for _ in range(count)]
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
 
