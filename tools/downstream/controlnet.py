@@ -16,7 +16,7 @@ from diffusers import ControlNetModel
 from tools.downstream import pictures, training
 from tools.teacher import corpus
 
-STEPS, BATCH, LR, SEED, VARIANTS = 800, 16, 5e-4, 0, 2
+STEPS, BATCH, LR, SEED, VARIANTS = 4000, 16, 5e-4, 0, 2
 EMBEDDING = 16, 32, 64, 96
 
 
