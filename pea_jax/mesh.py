@@ -4,7 +4,7 @@ import collections
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 from jax.experimental import mesh_utils
@@ -76,19 +76,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def gather(tree, mesh: Mesh | None):
     """Inside a jitted step: the frozen parameters whole on every device, for use beside a split batch."""
-    if mesh is None or mesh.shape["fsdp"] == 1:
+    if not _splits_parameters(mesh):
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, replicated(mesh)), tree)
 
 
 def gathering(mesh: Mesh | None) -> Callable | None:
     """`gather` for each layer's own parameters; None where they are whole already."""
-    return None if mesh is None or mesh.shape["fsdp"] == 1 else functools.partial(gather, mesh=mesh)
+    return functools.partial(gather, mesh=mesh) if _splits_parameters(mesh) else None
 
 
 def compiler_options(mesh: Mesh | None) -> dict[str, Any]:
     """For a program that gathers parameters in every layer, so that its devices compute while they receive."""
-    return {} if mesh is None or mesh.shape["fsdp"] == 1 else _RECEIVING.get(mesh.devices.flat[0].platform, {})
+    return _RECEIVING.get(mesh.devices.flat[0].platform, {}) if _splits_parameters(mesh) else {}
+
+
+def _splits_parameters(mesh: Mesh | None) -> TypeGuard[Mesh]:
+    return mesh is not None and mesh.shape["fsdp"] > 1
 
 
 def put_batch(batch, mesh: Mesh):

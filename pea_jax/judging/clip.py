@@ -1,7 +1,6 @@
 """A CLIP as a judge: texts and pictures as unit vectors, whose product says how well they go together."""
 
 import functools
-import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from pea_jax.errors import PeaError
 from pea_jax.judging.pixels import Preprocessing
 from pea_jax.models.clip_vision import CLIPVision
 from pea_jax.text.architectures import architecture_of
-from pea_jax.text.chunks import SIZES, ChunkedEncoder
+from pea_jax.text.chunks import ChunkedEncoder, chunks
 from pea_jax.text.encoders import TextEncoder, load_text_encoder
 from pea_jax.weights.clip_vision import Heads, load_clip_vision, load_heads
 from pea_jax.weights.locations import locate
@@ -78,9 +77,10 @@ class CLIP:
 
     def image_embeds(self, pictures: Iterable[Image.Image]) -> np.ndarray:
         """`[N, P]` float32, each of length 1; the pictures may be of different sizes."""
-        fitted, pieces = map(self._preprocessing.fit, pictures), []
-        while chunk := list(itertools.islice(fitted, SIZES[-1])):
-            pieces.append(np.asarray(self._encode_images(self._vision_params, {"pixels": np.stack(chunk)})))
+        pieces = [
+            np.asarray(self._encode_images(self._vision_params, {"pixels": np.stack(chunk)}))
+            for chunk in chunks(map(self._preprocessing.fit, pictures))
+        ]
         return np.concatenate(pieces) if pieces else np.zeros((0, 0), np.float32)
 
 

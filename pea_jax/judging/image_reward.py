@@ -1,6 +1,5 @@
 """ImageReward: how people like a picture for its text, by a network that looks at both together."""
 
-import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from pea_jax.judging.pixels import Preprocessing
-from pea_jax.text.chunks import SIZES, ChunkedEncoder
+from pea_jax.text.chunks import ChunkedEncoder, chunks
 from pea_jax.text.tokenizer import load_tokenizer
 from pea_jax.weights.image_reward import load_image_reward
 from pea_jax.weights.locations import locate
@@ -44,8 +43,8 @@ class ImageRewards:
     def __call__(self, texts: Sequence[str], pictures: Iterable[Image.Image], count: int = 1) -> np.ndarray:
         """`[N, count]` float32 for N texts and, in their order, `count` pictures of each."""
         tokens = self._tokenizer.encode(texts, LENGTH)
-        fitted, pieces, start = map(self._preprocessing.fit, pictures), [np.zeros(0, np.float32)], 0
-        while chunk := list(itertools.islice(fitted, SIZES[-1])):
+        pieces, start = [np.zeros(0, np.float32)], 0
+        for chunk in chunks(map(self._preprocessing.fit, pictures)):
             rows = np.arange(start, start + len(chunk)) // count
             batch = dict(pixels=np.stack(chunk), **{name: values[rows] for name, values in tokens.items()})
             pieces.append(np.asarray(self._encode(self._params, batch)))

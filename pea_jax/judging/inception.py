@@ -1,6 +1,5 @@
 """Inception's features of pictures, prepared as clean-fid does (Parmar et al. 2022): PIL's bicubic filter, in float."""
 
-import itertools
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from PIL import Image
 
 from pea_jax.judging.pixels import opaque
 from pea_jax.models.inception import SIDE, WIDTH
-from pea_jax.text.chunks import SIZES, ChunkedEncoder
+from pea_jax.text.chunks import ChunkedEncoder, chunks
 from pea_jax.weights.inception import load_inception
 
 
@@ -29,9 +28,10 @@ class InceptionFeatures:
         self._encode = ChunkedEncoder(encode, mesh)
 
     def __call__(self, pictures: Iterable[Image.Image]) -> np.ndarray:
-        resized, pieces = map(resize, pictures), []
-        while chunk := list(itertools.islice(resized, SIZES[-1])):
-            pieces.append(np.asarray(self._encode(self._params, {"pixels": np.stack(chunk)})))
+        pieces = [
+            np.asarray(self._encode(self._params, {"pixels": np.stack(chunk)}))
+            for chunk in chunks(map(resize, pictures))
+        ]
         return np.concatenate(pieces) if pieces else np.zeros((0, WIDTH), np.float32)
 
 

@@ -1,6 +1,7 @@
 """Runs an encoder over any number of texts in batches of few fixed sizes, so that few shapes are ever compiled."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,6 +11,13 @@ import numpy as np
 from pea_jax import mesh as meshes
 
 SIZES = (1, 8, 64)  # a single prompt must not wait for 63 empty ones
+
+
+def chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """As many of `items` as are encoded at once, and the rest."""
+    remaining = iter(items)
+    while chunk := list(itertools.islice(remaining, SIZES[-1])):
+        yield chunk
 
 
 class ChunkedEncoder:
