@@ -37,7 +37,7 @@ class Scratch(threading.local):
     def take(self, size: int) -> np.ndarray:
         """[size] uint8, the same memory at each call."""
         if len(self._memory) < size:
-            self._memory = _aligned(size)
+            self._memory = aligned(size)
         return self._memory[:size]
 
 
@@ -59,7 +59,7 @@ class StoredTensor:
             return self.read((slice(None), *rest), take)[first]
         count, row = max(stop - start, 0), self.shape[1:]
         size = math.prod(row) * self.dtype.itemsize
-        data = (take or _aligned)(count * size)
+        data = (take or aligned)(count * size)
         self._fill(data, self._offset + start * size)
         values = data.view(self.dtype).reshape((count, *row) if self.shape else ())
         return values[(slice(None), *rest)] if rest else values
@@ -72,7 +72,7 @@ class StoredTensor:
             raise PeaError(f"{self._path}: ends at byte {offset + done}; it was cut since it was opened")
 
 
-def _aligned(size: int) -> np.ndarray:
+def aligned(size: int) -> np.ndarray:
     """[size] uint8, at an address where JAX takes it without a copy."""
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT

@@ -10,8 +10,10 @@ Modules are named after the PyTorch checkpoint, so only the last part of a path 
 | anything else, `weight` among it | the same | as it is |
 """
 
+import collections
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -24,14 +26,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pea_jax.errors import PeaError
 from pea_jax.partition import frozen_sharding
 from pea_jax.weights.abstract import values_left_out
-from pea_jax.weights.safetensors_files import Scratch, StoredTensor
+from pea_jax.weights.safetensors_files import Scratch, StoredTensor, aligned
 from pea_jax.weights.stored import StoredArray
 
 Model = TypeVar("Model", bound=nnx.Module)
 PartitionRule = Callable[[str, tuple[int, ...]], PartitionSpec]
 
 READERS = 4  # threads that read parameters and hand them to the devices
-SMALLEST_ON_DEVICE = 1 << 20  # bytes; smaller arrays are transposed and cast sooner than a program for it is compiled
+WORTH_A_PROGRAM = 48 << 20  # bytes of all parameters of a shape; fewer are cast sooner than a program is compiled
 
 # For each number of axes of a kernel: the PyTorch axis that becomes each of ours.
 KERNEL_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}
@@ -93,9 +95,10 @@ def fill(
         advice = "check that config.json and weights belong together"
         raise PeaError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}; {advice}")
     paths, variables = zip(*flat_state, strict=True)
-    place = functools.partial(_place, Scratch())
+    chosen = [tensors[torch_name(path)] for path in paths]
+    place = functools.partial(_place, Scratch(), _shapes_on_device(chosen))
     with ThreadPoolExecutor(READERS) as pool:
-        arrays = pool.map(place, [tensors[torch_name(path)] for path in paths], paths, variables, shardings)
+        arrays = pool.map(place, chosen, paths, variables, shardings)
         filled = [(path, variable.replace(array)) for (path, variable), array in zip(flat_state, arrays, strict=True)]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
@@ -137,8 +140,17 @@ def _sharding(
     return NamedSharding(mesh, partition(name, variable.shape))
 
 
+def _shapes_on_device(tensors: Iterable[StoredArray]) -> set[tuple[int, ...]]:
+    """Shapes of tensors that the device transposes and casts; for each a program is compiled."""
+    total = collections.Counter[tuple[int, ...]]()
+    for tensor in tensors:
+        total[tuple(tensor.shape)] += math.prod(tensor.shape) * tensor.dtype.itemsize
+    return {shape for shape, size in total.items() if size >= WORTH_A_PROGRAM}
+
+
 def _place(
     scratch: Scratch,
+    on_device: Collection[tuple[int, ...]],
     tensor: StoredArray,
     path: tuple[Any, ...],
     variable: Any,
@@ -146,40 +158,41 @@ def _place(
 ) -> jax.Array:
     """Reads only the parts of `tensor` that the devices of this process hold, each part once."""
     axes = torch_axes(path, variable.ndim)
+    convert = _converted_on_device if tuple(tensor.shape) in on_device else _converted
     parts: dict[str, np.ndarray | jax.Array] = {}
     placed = []
     for device, index in sharding.addressable_devices_indices_map(variable.shape).items():
         assert index is not None, "a parameter is never without a place"
         if str(index) not in parts:
             asked = tuple(index[axis] for axis in np.argsort(axes))
-            parts[str(index)] = _read(tensor, asked, axes, variable.dtype, device, scratch)
+            if (axes, tensor.dtype) == (tuple(range(len(axes))), variable.dtype):
+                parts[str(index)] = _owned(tensor, asked)
+            else:
+                parts[str(index)] = convert(_scratched(tensor, asked, scratch), axes, variable.dtype, device)
         placed.append(jax.device_put(parts[str(index)], device))
     # Nothing is left to run: what is still in its torch layout may not pile up.
     return jax.block_until_ready(jax.make_array_from_single_device_arrays(variable.shape, sharding, placed))
 
 
-def _read(
-    tensor: StoredArray,
-    index: tuple[slice, ...],
-    axes: tuple[int, ...],
-    dtype: np.dtype,
-    device: jax.Device,
-    scratch: Scratch,
-) -> np.ndarray | jax.Array:
-    """`tensor[index]`, transposed and cast, in memory of its own."""
-    if (axes, tensor.dtype) == (tuple(range(len(axes))), dtype):
-        # JAX keeps the memory that it is given, so what is not ours is copied.
-        return tensor[index] if isinstance(tensor, StoredTensor) else tensor[index].copy()
-    values = tensor.read(index, scratch.take) if isinstance(tensor, StoredTensor) else tensor[index]
-    return _converted(values, axes, dtype, device)
+def _owned(tensor: StoredArray, index: tuple[slice, ...]) -> np.ndarray:
+    """In memory of its own: JAX keeps what it is given."""
+    return tensor[index] if isinstance(tensor, StoredTensor) else tensor[index].copy()
 
 
-def _converted(
-    values: np.ndarray, axes: tuple[int, ...], dtype: np.dtype, device: jax.Device
-) -> np.ndarray | jax.Array:
-    """The large ones on the device: a program is compiled for each shape."""
-    if values.nbytes < SMALLEST_ON_DEVICE:
-        return np.array(values.transpose(axes), dtype, order="C")
+def _scratched(tensor: StoredArray, index: tuple[slice, ...], scratch: Scratch) -> np.ndarray:
+    """In memory that the next call uses again."""
+    return tensor.read(index, scratch.take) if isinstance(tensor, StoredTensor) else tensor[index]
+
+
+def _converted(values: np.ndarray, axes: tuple[int, ...], dtype: np.dtype, _: jax.Device) -> np.ndarray:
+    """Transposed and cast, at an address where JAX takes it without a copy."""
+    transposed = values.transpose(axes)
+    result = aligned(transposed.size * dtype.itemsize).view(dtype).reshape(transposed.shape)
+    np.copyto(result, transposed, casting="unsafe")
+    return result
+
+
+def _converted_on_device(values: np.ndarray, axes: tuple[int, ...], dtype: np.dtype, device: jax.Device) -> jax.Array:
     return jax.block_until_ready(_convert(jax.device_put(values, device), axes, dtype))
 
 

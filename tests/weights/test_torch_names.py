@@ -86,10 +86,12 @@ def test_cast_to_the_dtype_of_the_model(tensors):
     np.testing.assert_array_equal(model.norm.scale[...], tensors["norm.weight"].astype(jnp.bfloat16))
 
 
+@pytest.mark.parametrize("worth_a_program", [0, torch_names.WORTH_A_PROGRAM], ids=["on the device", "on the host"])
 @pytest.mark.parametrize("stored", [np.float32, np.float16, jnp.bfloat16])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
-def test_more_rows_than_are_read_at_a_time(stored, dtype):
+def test_casts(stored, dtype, worth_a_program, monkeypatch):
     """NumPy's cast is the truth; the range holds numbers that are subnormal or too large for half precision."""
+    monkeypatch.setattr(torch_names, "WORTH_A_PROGRAM", worth_a_program)
     weight = (10.0 ** np.random.default_rng(0).uniform(-9, 6, (300, 5))).astype(stored)
     model = nnx.eval_shape(lambda: layers.Linear(5, 300, use_bias=False, dtype=dtype, param_dtype=dtype))
     model = fill(model, {"weight": weight}, source="test")
@@ -115,9 +117,9 @@ def test_nor_where_nothing_is_converted():
 
 def test_what_is_read_into_the_same_memory_is_kept_apart(tmp_path):
     """Many large tensors, cast on the device by several threads."""
-    shape, count, precision = (600, 1000), 12, dict(use_bias=False, dtype=jnp.float32, param_dtype=jnp.float32)
+    shape, count, precision = (1300, 1000), 20, dict(use_bias=False, dtype=jnp.float32, param_dtype=jnp.float32)
     stored = {f"{i}.weight": np.full(shape, i, np.float16) for i in range(count)}
-    assert stored["0.weight"].nbytes > torch_names.SMALLEST_ON_DEVICE
+    assert count * stored["0.weight"].nbytes > torch_names.WORTH_A_PROGRAM
     save_file(stored, tmp_path / "tensors.safetensors")
     model = layers.abstract(lambda: nnx.List([layers.Linear(*shape[::-1], **precision) for _ in range(count)]))
     model = fill(model, open_safetensors(tmp_path / "tensors.safetensors"), source="test")
