@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -37,25 +38,28 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
         fsdp = count // data
     if data * fsdp != count:
         raise PeaError(f"mesh: data={data} x fsdp={fsdp} does not cover {count} devices; use -1 for one of them")
-    types, linked = (AxisType.Auto,) * 2, linked_by(devices)
-    sizes = collections.Counter(getattr(device, linked, 0) for device in devices)
-    if len(sizes) == 1:
+    hosts = collections.Counter(getattr(device, linked_by(devices), 0) for device in devices)
+    if len(hosts) == 1:
         # jax.make_mesh would refuse what splits a side of a TPU slice, such as 4 chips of the 8 of v6e:8x8.
         grid = mesh_utils.create_device_mesh((data, fsdp), devices, allow_split_physical_axes=True)
-        return Mesh(grid, AXES, axis_types=types)
-    size = min(sizes.values())
+    else:
+        grid = _over_hosts(data, fsdp, devices, list(hosts.values()))
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def _over_hosts(data: int, fsdp: int, devices: Sequence[jax.Device], sizes: list[int]) -> np.ndarray:
+    size = min(sizes)
     inner = size // math.gcd(fsdp, size), math.gcd(fsdp, size)
-    if data % inner[0] or set(sizes.values()) != {size}:
-        each = ", ".join(map(str, sizes.values()))
+    if data % inner[0] or set(sizes) != {size}:
+        each = ", ".join(map(str, sizes))
         raise PeaError(f"mesh: data={data} x fsdp={fsdp} cannot be shared by hosts with {each} devices; change fsdp")
-    grid = mesh_utils.create_hybrid_device_mesh(
+    return mesh_utils.create_hybrid_device_mesh(
         inner,
         (data // inner[0], fsdp // inner[1]),
         devices,
-        process_is_granule=linked == "process_index",
+        process_is_granule=linked_by(devices) == "process_index",
         allow_split_physical_axes=True,
     )
-    return Mesh(grid, AXES, axis_types=types)
 
 
 def linked_by(devices: Sequence[jax.Device]) -> str:
