@@ -50,7 +50,7 @@ def check_layout(tensors: Mapping[str, StoredArray], *, source: str) -> list[int
     """
     places = sorted(int(match[1]) for match in map(WEIGHT.fullmatch, tensors) if match)
     half_a_layer = "fc.bias" in tensors and "fc.weight" not in tensors
-    if len(places) < 2 or places != list(range(0, 2 * len(places), 2)) or half_a_layer:
+    if not places or places != list(range(0, 2 * len(places), 2)) or half_a_layer:
         raise PeaError(
             f"{source}: not an adapter (expects layernorm, projector.0, projector.2, ... and, but for Stable "
             "Diffusion 1.5, fc; or layernorm, fc1, fc2, fc3)"
