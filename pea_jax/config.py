@@ -13,6 +13,9 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from pea_jax.errors import PeaError
+from pea_jax.models.calls import POLICIES
+
+DTYPES = ("float32", "bfloat16")
 
 # (width, height), about 0.4 megapixels each; a picture goes to the nearest aspect.
 SDXL_BUCKETS = (
@@ -22,12 +25,23 @@ SDXL_BUCKETS = (
 # How often the published training drew each.
 SDXL_BUCKET_WEIGHTS = (0.0049, 0.0068, 0.0807, 0.0723, 0.2208, 0.2068, 0.2939, 0.0924, 0.0215)
 
-# Fields that must be at least 1.
-COUNTS = (
-    "batch_size", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep", "text_encoder.context_length",
-    "data.caption_variants", "adapter.hidden_dim", "adapter.num_layers",
-    "sample.every", "sample.steps", "evaluation.steps", "evaluation.batch_size",
-)  # fmt: skip
+# What fields must be at least; each is read only later than a run starts, or would go unnoticed.
+LEAST = {
+    1: (
+        "batch_size", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep", "text_encoder.context_length",
+        "data.caption_variants", "data.num_threads", "data.max_pixels", "adapter.hidden_dim", "adapter.num_layers",
+        "sample.every", "sample.steps", "evaluation.steps", "evaluation.batch_size", "sample.count",
+    ),
+    0: (
+        "seed", "linear_start", "loss.noise", "loss.output", "loss.features", "loss.conditioning", "noise_offset",
+        "condition_dropout", "ema_decay", "data.english_variants", "data.max_bad_rate", "data.timeout",
+        "optimizer.learning_rate", "optimizer.end_learning_rate", "optimizer.warmup_steps", "optimizer.b1",
+        "optimizer.b2", "optimizer.weight_decay", "optimizer.clip_norm", "sample.seed",
+        "evaluation.seen", "evaluation.seed",
+    ),
+}  # fmt: skip
+CHOICES = {"dtype": DTYPES, "vae_dtype": ("", *DTYPES), "remat": POLICIES}
+SHARES = ("condition_dropout", "ema_decay", "optimizer.b1", "optimizer.b2", "data.max_bad_rate")  # at most 1
 
 
 def base(language: str) -> ConfigDict:
@@ -186,15 +200,29 @@ def _text_encoder(names: str, context_length: int) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Refuse counts below 1, at which a run could only stop later.
+    """Refuse what no run can have.
 
     Raises:
       PeaError: naming the field.
     """
-    for name in COUNTS:
-        value = functools.reduce(lambda fields, part: fields[part], name.split("."), config)
-        if value < 1:
-            raise PeaError(f"config.{name}={value}: must be at least 1")
+    for least, names in LEAST.items():
+        for name in names:
+            if _field(config, name) < least:
+                raise PeaError(f"config.{name}={_field(config, name)}: must be at least {least}")
+    for name in SHARES:
+        if _field(config, name) > 1:
+            raise PeaError(f"config.{name}={_field(config, name)}: must be at most 1")
+    for name, choices in CHOICES.items():
+        if _field(config, name) not in choices:
+            raise PeaError(f"config.{name}={_field(config, name)!r}: choose from {', '.join(filter(None, choices))}")
+    if not any(value for name, value in config.loss.items() if name != "hybrid"):
+        raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
+    if not config.data.buckets:
+        raise PeaError("config.data.buckets: there are none; give at least one (width, height)")
+
+
+def _field(config: ConfigDict, name: str) -> Any:
+    return functools.reduce(lambda fields, part: fields[part], name.split("."), config)
 
 
 def of_run(workdir: pathlib.Path) -> ConfigDict | None:

@@ -29,6 +29,7 @@ from PIL import Image
 
 from pea_jax import command, processes
 from pea_jax import mesh as meshes
+from pea_jax.config import DTYPES
 from pea_jax.distill.cache import fingerprint
 from pea_jax.errors import PeaError
 from pea_jax.grids import save_grid
@@ -77,9 +78,7 @@ SPACING = flags.DEFINE_enum(
 WIDTH = flags.DEFINE_integer("width", None, "In pixels")
 HEIGHT = flags.DEFINE_integer("height", None, "In pixels")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Most pictures at once, of each process", lower_bound=1)
-DTYPE = flags.DEFINE_enum(
-    "dtype", None, ["float32", "bfloat16"], "Of the networks; by default as trained, and float32 on CPUs"
-)
+DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of the networks; by default as trained, and float32 on CPUs")
 
 
 def main() -> None:

@@ -33,10 +33,10 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     if data == -1:
-        data = count // fsdp
+        data = count // max(fsdp, 1)
     elif fsdp == -1:
-        fsdp = count // data
-    if data * fsdp != count:
+        fsdp = count // max(data, 1)
+    if data * fsdp != count or data < 1:
         raise PeaError(f"mesh: data={data} x fsdp={fsdp} does not cover {count} devices; use -1 for one of them")
     hosts = collections.Counter(getattr(device, linked_by(devices), 0) for device in devices)
     if len(hosts) == 1:

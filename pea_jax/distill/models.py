@@ -17,7 +17,6 @@ from pea_jax.distill.step import TrainState, make_optimizer
 from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.errors import PeaError
 from pea_jax.mesh import replicated
-from pea_jax.models.calls import POLICIES
 from pea_jax.models.quantisation import quantise
 from pea_jax.models.unet import UNet2DCondition
 from pea_jax.models.vae import AutoencoderKL
@@ -69,11 +68,20 @@ def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:
     """The frozen models without the UNet; as `load_models`."""
     base = locate_base(config.base_model, config.base_model_config)
     settings = _settings(config, mesh, base)
+    vae = load_vae(base.weights, **settings | dict(dtype=jnp.dtype(config.vae_dtype or config.dtype)))
+    _check_sizes(config, vae.config.downscale)
     return Encoders(
-        vae=load_vae(base.weights, **settings | dict(dtype=jnp.dtype(config.vae_dtype or config.dtype))),
+        vae=vae,
         teacher=load_conditioner(base.weights, **settings),
         student=load_student(config, mesh),
     )
+
+
+def _check_sizes(config: ConfigDict, downscale: int) -> None:
+    for name, sizes in (("picture_size", [config.picture_size]), ("data.buckets", config.data.buckets)):
+        if wrong := [size for size in sizes if any(side <= 0 or side % downscale for side in size)]:
+            advice = f"width and height must be multiples of {downscale}, which the autoencoder makes one latent of"
+            raise PeaError(f"config.{name}: {'x'.join(map(str, wrong[0]))}; {advice}")
 
 
 def quantised(config: ConfigDict, unet: UNet2DCondition) -> UNet2DCondition:
@@ -133,10 +141,6 @@ def first_state(config: ConfigDict, params: nnx.State) -> TrainState:
 
 def make_task(config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh: Mesh) -> DistillationTask:
     """The distillation task of a config."""
-    if not any(config.loss[name] for name in ("noise", "output", "features", "conditioning")):
-        raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
-    if config.remat not in POLICIES:
-        raise PeaError(f"config.remat={config.remat!r}: choose from {', '.join(POLICIES)}")
     return DistillationTask(
         adapter=nnx.graphdef(adapter),
         unet=nnx.graphdef(models.unet),

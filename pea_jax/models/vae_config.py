@@ -31,6 +31,11 @@ class VAEConfig:
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
 
+    @property
+    def downscale(self) -> int:
+        """Pixels along one side of a latent."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "VAEConfig":
         """From a diffusers `config.json`.

@@ -94,7 +94,7 @@ class TextToImage:
         self._params = self._denoiser.params, vae_params
         self._scheduler, self._mesh = scheduler, mesh
         self.latent_channels = vae.config.latent_channels
-        self.downscale = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.downscale = vae.config.downscale
         # Whole on every device, as only such an array can be fetched where a mesh spans several processes.
         whole = None if mesh is None else meshes.replicated(mesh)
         settings: dict[str, Any] = dict(out_shardings=whole, compiler_options=meshes.compiler_options(mesh))
