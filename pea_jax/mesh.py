@@ -14,6 +14,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from pea_jax.errors import PeaError
 
 AXES = ("data", "fsdp")
+# By platform. For GPUs the compiler of jax 0.10.2 makes one Triton kernel of a normalisation and of the concatenation
+# before it, as in every up-block of a UNet, and then cannot write that kernel: "'scf.if' op along control flow edge".
+_ALWAYS: dict[str, dict[str, Any]] = {"gpu": dict(xla_disable_hlo_passes="triton-softmax-rewriter")}
 # By platform: that parameters are received while the chip computes. By themselves v5e does, v6e and v5p do not.
 _RECEIVING: dict[str, dict[str, Any]] = {
     "tpu": dict(xla_enable_async_all_gather="true", xla_tpu_enable_async_collective_fusion_fuse_all_gather=True),
@@ -91,8 +94,13 @@ def gathering(mesh: Mesh | None) -> Callable | None:
 
 
 def compiler_options(mesh: Mesh | None) -> dict[str, Any]:
-    """For a program that gathers parameters in every layer, so that its devices compute while they receive."""
-    return _RECEIVING.get(mesh.devices.flat[0].platform, {}) if _splits_parameters(mesh) else {}
+    """For a program with a UNet in it.
+
+    Where it gathers parameters in every layer its devices are told to compute while they receive.
+    """
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    receiving = _RECEIVING.get(platform, {}) if _splits_parameters(mesh) else {}
+    return {**_ALWAYS.get(platform, {}), **receiving}
 
 
 def _splits_parameters(mesh: Mesh | None) -> TypeGuard[Mesh]:
