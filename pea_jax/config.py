@@ -207,14 +207,14 @@ def check(config: ConfigDict) -> None:
     """
     for least, names in LEAST.items():
         for name in names:
-            if _field(config, name) < least:
-                raise PeaError(f"config.{name}={_field(config, name)}: must be at least {least}")
+            if (value := _field(config, name)) < least:
+                raise PeaError(f"config.{name}={value}: must be at least {least}")
     for name in SHARES:
-        if _field(config, name) > 1:
-            raise PeaError(f"config.{name}={_field(config, name)}: must be at most 1")
+        if (value := _field(config, name)) > 1:
+            raise PeaError(f"config.{name}={value}: must be at most 1")
     for name, choices in CHOICES.items():
-        if _field(config, name) not in choices:
-            raise PeaError(f"config.{name}={_field(config, name)!r}: choose from {', '.join(filter(None, choices))}")
+        if (value := _field(config, name)) not in choices:
+            raise PeaError(f"config.{name}={value!r}: choose from {', '.join(filter(None, choices))}")
     if not any(value for name, value in config.loss.items() if name != "hybrid"):
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
     if not config.data.buckets:

@@ -158,6 +158,7 @@ def _place(
 ) -> jax.Array:
     """Reads only the parts of `tensor` that the devices of this process hold, each part once."""
     axes = torch_axes(path, variable.ndim)
+    as_stored = (axes, tensor.dtype) == (tuple(range(len(axes))), variable.dtype)
     convert = _converted_on_device if tuple(tensor.shape) in on_device else _converted
     parts: dict[str, np.ndarray | jax.Array] = {}
     placed = []
@@ -165,7 +166,7 @@ def _place(
         assert index is not None, "a parameter is never without a place"
         if str(index) not in parts:
             asked = tuple(index[axis] for axis in np.argsort(axes))
-            if (axes, tensor.dtype) == (tuple(range(len(axes))), variable.dtype):
+            if as_stored:
                 parts[str(index)] = _owned(tensor, asked)
             else:
                 parts[str(index)] = convert(_scratched(tensor, asked, scratch), axes, variable.dtype, device)
