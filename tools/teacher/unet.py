@@ -103,8 +103,13 @@ def draw_timesteps(n: int) -> torch.Tensor:
     return (1000 * (1 - torch.rand(n).square())).long().clamp(max=999)
 
 
-def train(workdir: pathlib.Path, widths: tuple[int, ...], steps: int, device: str) -> UNet2DConditionModel:
-    """Train, or go on training, on the autoencoder and text encoders of `workdir`; the average of the UNets."""
+def train(
+    workdir: pathlib.Path, widths: tuple[int, ...], steps: int, device: str, mixed_precision: bool = False
+) -> UNet2DConditionModel:
+    """Train, or go on training, on the autoencoder and text encoders of `workdir`; the average of the UNets.
+
+    In mixed precision the UNet computes in bfloat16; its weights, the loss and the optimizer stay in float32.
+    """
     torch.manual_seed(SEED)
     emojis = corpus.load(flags=False)
     pictures, _ = latents(AutoencoderKL.from_pretrained(workdir / "vae" / "model"), emojis)
@@ -122,7 +127,8 @@ def train(workdir: pathlib.Path, widths: tuple[int, ...], steps: int, device: st
         arrays = [x.to(device) for x in (sample, timesteps, noise, *conditions.draw(rows))]
         sample, timesteps, noise, tokens, pooled = arrays
         added = dict(text_embeds=pooled, time_ids=time_ids)
-        prediction = unet(sample, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+        with torch.autocast(device, torch.bfloat16, enabled=mixed_precision):
+            prediction = unet(sample, timesteps, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
         error = (prediction - noise).square().mean((1, 2, 3))
         run.update(step, (weights[timesteps] * error).mean(), noise=error.mean().detach())
         torch._foreach_lerp_(
