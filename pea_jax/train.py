@@ -41,7 +41,6 @@ def main() -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise PeaError("--config and --workdir are both needed, e.g. --config configs/ru.py:emoji --workdir runs/ru")
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
-    check(config)
     command.check_folder("--workdir", workdir)
     saved = of_run(workdir)
     if saved is not None and (changed := differences(_fields(saved), _fields(config))):
@@ -61,6 +60,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, preemption: Preemption) -> 
       PeaError: something is wrong with the config, the files or the disk; all checkpoints before it are whole.
       Interrupted: the run was asked to end; the step that it was in is saved.
     """
+    check(config)
     folder, latest = workdir / "adapter", processes.agree(max(saved_steps(workdir / "checkpoints"), default=0))
     saving: dict[str, Any] = dict(folder=workdir / "checkpoints", **config.checkpoint)
     if processes.agree(latest == config.num_steps and is_complete(folder)):
