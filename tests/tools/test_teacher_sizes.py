@@ -21,7 +21,8 @@ def test_the_shipped_size_lies_between_the_others():
 
 def test_the_folder_is_a_whole_model(tmp_path):
     denoiser = unet.build(sizes.SIZES["small"])
-    sizes.assemble(denoiser, tmp_path / "model")
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    sizes.assemble(denoiser, tmp_path / "model", tmp_path / "log.jsonl")
     loaded = load_unet(tmp_path / "model")
     assert sum(leaf.size for leaf in nnx.to_flat_state(nnx.state(loaded)).leaves) == count(denoiser)
     assert load_vae(tmp_path / "model").config.latent_channels == loaded.config.in_channels
