@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from pea_jax import config
 
-ENCODER = "models/japanese-cloob-vit-b-16"
+ENCODER = "./models/japanese-cloob-vit-b-16"  # without the dot it would be a name of the Hub
 
 
 def get_config(preset: str = "sdxl") -> ConfigDict:

@@ -42,7 +42,7 @@ def snapshot(repo_id: str, subfolder: str = "", *, with_weights: bool = True) ->
         files = needed_files(hub.HfApi().list_repo_files(repo_id), subfolder, with_weights)
         return pathlib.Path(hub.snapshot_download(repo_id, allow_patterns=files))
     except Exception as error:  # no network is one of many exceptions, of two HTTP libraries
-        if (path := _cached(hub, repo_id, subfolder)) is not None:
+        if (path := _cached(hub, repo_id, subfolder, with_weights)) is not None:
             return path
         raise PeaError(f"{repo_id!r}: {_reason(error)}; {_advice(repo_id, subfolder, with_weights)}") from error
 
@@ -72,16 +72,23 @@ def _weights(names: list[str]) -> list[str]:
     return []
 
 
-def _cached(hub: Any, repo_id: str, subfolder: str) -> pathlib.Path | None:
-    """The snapshot in the cache if it has all folders."""
+def _cached(hub: Any, repo_id: str, subfolder: str, with_weights: bool) -> pathlib.Path | None:
+    """The snapshot in the cache if it has all folders, and weights in each that has a model."""
     for name in [f"{subfolder}/config.json"] if subfolder else ["model_index.json", "config.json"]:
         path = hub.try_to_load_from_cache(repo_id, name)
         if isinstance(path, str):
             root = pathlib.Path(path).parents[name.count("/")]
-            index = json.loads(pathlib.Path(path).read_text()) if name == "model_index.json" else {}
-            missing = [folder for folder in PIPELINE_FOLDERS if folder in index and not (root / folder).is_dir()]
-            return None if missing else root
+            index = json.loads(pathlib.Path(path).read_text()) if name == "model_index.json" else {subfolder: None}
+            folders = [root / folder for folder in ("", *PIPELINE_FOLDERS) if folder in index]
+            return root if all(_is_whole(folder, with_weights) for folder in folders) else None
     return None
+
+
+def _is_whole(folder: pathlib.Path, with_weights: bool) -> bool:
+    if not folder.is_dir():
+        return False
+    names = [path.name for path in folder.iterdir()]
+    return not with_weights or "config.json" not in names or bool(_weights(names))
 
 
 def _reason(error: Exception) -> str:
@@ -96,9 +103,11 @@ def _reason(error: Exception) -> str:
 
 
 def _advice(repo_id: str, subfolder: str, with_weights: bool) -> str:
-    patterns = ["*.json", "*.txt", "*.model", *(["*.safetensors"] if with_weights else [])]
-    patterns = [f"{subfolder}/*"] if subfolder else patterns
+    """The Hub's own command cannot choose one format and one precision of the weights; `snapshot` does."""
+    patterns = [f"{subfolder}/*"] if subfolder else [f"*{suffix}" for suffix in TEXT_SUFFIXES]
     command = " ".join([f"hf download {repo_id}", *(f'--include "{pattern}"' for pattern in patterns)])
+    if with_weights and not subfolder:
+        command = f"python -c \"from pea_jax.weights import hub; hub.snapshot('{repo_id}')\""
     return f"download it where there is a network with `{command}`, or give the path of a folder that holds it"
 
 

@@ -95,9 +95,17 @@ def store(cache: pathlib.Path, *files: str) -> pathlib.Path:
 
 
 def test_offline_the_cache_is_used(cache):
-    root = store(cache, "model_index.json", "unet/config.json", "vae/config.json")
+    weights = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"
+    root = store(cache, "model_index.json", "unet/config.json", "vae/config.json", *weights)
     assert locate("someone/model") == locate("someone/model", "unet") == root
     assert (root / "unet" / "config.json").is_file()
+
+
+def test_configs_alone_are_no_model(cache):
+    root = store(cache, "model_index.json", "unet/config.json", "vae/config.json", "vae/diffusion_pytorch_model.bin")
+    assert "hub.snapshot('someone/model')" in refusal("someone/model")
+    assert '--include "unet/*"' in refusal("someone/model", "unet")
+    assert locate("someone/model", with_weights=False) == locate("someone/model", "vae") == root
 
 
 def test_a_model_without_pipeline(cache):
@@ -124,13 +132,13 @@ def test_neither_network_nor_cache(cache):
     message = refusal("someone/model", "unet")
     assert "HF_HUB_OFFLINE" in message and '`hf download someone/model --include "unet/*"`' in message
     assert "give the path" in message
-    assert 'hf download someone/model --include "*.json"' in refusal("someone/model")
+    assert "`python -c \"from pea_jax.weights import hub; hub.snapshot('someone/model')\"`" in refusal("someone/model")
 
 
 def test_a_cache_without_all_folders_says_so(cache):
-    store(cache, "model_index.json", "unet/config.json")
+    store(cache, "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors")
     assert locate("someone/model", "unet").name == COMMIT
-    assert "hf download someone/model" in refusal("someone/model")
+    assert "hub.snapshot('someone/model')" in refusal("someone/model")
     assert '--include "vae/*"' in refusal("someone/model", "vae")
 
 
@@ -142,8 +150,8 @@ def test_no_connection(cache, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
     message = refusal("someone/model")
-    assert "cannot be reached (ConnectionError)" in message and "hf download" in message
-    root = store(cache, "config.json")
+    assert "cannot be reached (ConnectionError)" in message and "hub.snapshot(" in message
+    root = store(cache, "config.json", "flax_model.msgpack")
     assert locate("someone/model") == root
 
 
