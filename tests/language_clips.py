@@ -156,7 +156,8 @@ def rewrite(folder: pathlib.Path, **fields: Any) -> None:
 
 
 def assert_states(encoder: TextEncoder, oracle: Any, language: str, *, masked: bool = True, **inputs: Any) -> None:
-    """The states of prompts short, empty and too long are those of the PyTorch module, at the same ids and mask."""
+    """The states of prompts short, empty and too long, after every layer, are those of the PyTorch module, at the same
+    ids and mask."""
     texts = [prompts(language)[number] for number in (0, 3, 6, 60, 61, 64, 81)]
     states, mask = encoder.encode(texts)
     tokens = encoder.tokenize(texts)
@@ -164,5 +165,9 @@ def assert_states(encoder: TextEncoder, oracle: Any, language: str, *, masked: b
     assert len(set(tokens["attention_mask"].sum(1))) > 3
     ids = torch.from_numpy(tokens["input_ids"]).long()
     arguments = dict(attention_mask=torch.from_numpy(tokens["attention_mask"])) if masked else {}
+    _, features = encoder.run(encoder.params, **tokens)
     with torch.no_grad():
-        assert_close(states, oracle(ids, **arguments, **inputs).last_hidden_state)
+        found = oracle(ids, **arguments, **inputs, output_hidden_states=True)
+    assert_close(states, found.last_hidden_state)
+    for ours, theirs in zip(features["hidden_states"], found.hidden_states, strict=True):
+        assert_close(ours, theirs)

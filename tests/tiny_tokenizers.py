@@ -86,6 +86,13 @@ def xlm_r_published(folder: pathlib.Path) -> None:
     )
 
 
+def xlm_r_of_a_config(folder: pathlib.Path) -> None:
+    """The same where the network's config alone tells of what kind it is."""
+    xlm_r_published(folder)
+    settings(folder, model_max_length=512)
+    (folder / "config.json").write_text('{"model_type": "xlm-roberta"}')
+
+
 def t5_published(folder: pathlib.Path) -> None:
     """A tokenizer.json in the form in which transformers 4.40 wrote those of T5."""
     t5_sentencepiece(folder)
@@ -118,6 +125,13 @@ def clip_old(folder: pathlib.Path) -> None:
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]))
     ends = dict(bos_token="<|startoftext|>", eos_token="<|endoftext|>", unk_token="<|endoftext|>")
     settings(folder, tokenizer_class="CLIPTokenizer", model_max_length=77, pad_token="<|endoftext|>", **ends)
+
+
+def clip_of_sdxl(folder: pathlib.Path) -> None:
+    """As SDXL's second tokenizer, which pads with a word."""
+    clip_old(folder)
+    path = folder / "tokenizer_config.json"
+    settings(folder, **json.loads(path.read_text()) | dict(pad_token="!"))
 
 
 def bert_words(folder: pathlib.Path, lowercase: bool = False) -> None:

@@ -11,7 +11,7 @@ from pea_jax.errors import PeaError
 from pea_jax.pytorch.networks import load_network
 from pea_jax.text.architectures import ARCHITECTURES, architecture_of
 from pea_jax.text.framed_tokenizer import FramedTokenizer
-from pea_jax.text.tokenizer import Tokenizer
+from pea_jax.text.tokenizer import Tokenizer, check_padding, rules_of
 from pea_jax.weights.locations import SEPARATOR, locate
 
 
@@ -80,8 +80,8 @@ def load_text_encoders(rule: Mapping[str, Any]) -> TextEncoder:
     if missing := [name for name in ("id", "context_length") if name not in rule]:
         raise PeaError(f"text_encoder of the adapter's config.json lacks {', '.join(missing)}; export it again")
     names = rule["id"].split(SEPARATOR)
-    rules = rule.get("encoders") or [rule] * len(names)
-    return TextEncoder([_load(name, each) for name, each in zip(names, rules, strict=True)], rule["context_length"])
+    rules = zip(names, rules_of(rule, len(names)), strict=True)
+    return TextEncoder([_load(name, each) for name, each in rules], rule["context_length"])
 
 
 def _load(name: str, rule: Mapping[str, Any]) -> Part:
@@ -90,10 +90,11 @@ def _load(name: str, rule: Mapping[str, Any]) -> Part:
     architecture = rule.get("architecture") or architecture_of(folder)
     if (row := ARCHITECTURES.get(architecture)) is None:
         raise PeaError(f"{name}: architecture {architecture} is not known (known: {', '.join(ARCHITECTURES)})")
-    hidden_state = rule.get("hidden_state")
+    hidden_state, tokenizer = rule.get("hidden_state"), row.load_tokenizer(folder)
+    check_padding(tokenizer, rule, name)
     return Part(
         load_network(folder, row.network, architecture),
-        row.load_tokenizer(folder),
+        tokenizer,
         rule.get("prefix", ""),
         row.hidden_state if hidden_state is None else hidden_state,
         rule.get("masked", row.masked),

@@ -166,14 +166,15 @@ class AdapterConditioner(Conditioner):
         """From an adapter directory, whose config.json names the text encoder and how it is called.
 
         Raises:
-          PeaError: the directory or the encoder is missing, broken, or does not say what is needed.
+          PeaError: the directory or the encoder is missing, broken, or does not say what is needed; or the encoder
+            pads otherwise than the adapter was trained with.
         """
         rule = read_adapter_config(folder).get("text_encoder")
         if not isinstance(rule, dict) or not isinstance(rule.get("id"), str):
             raise PeaError(f"{pathlib.Path(folder) / 'config.json'}: does not name its text_encoder")
         wanted = {name: rule[name] for name in ("context_length", "prefix", "hidden_state") if name in rule}
         adapter = PEAdapter.from_pretrained(folder)
-        return cls(load_text_encoders(rule["id"], **wanted, dtype=dtype, mesh=mesh), adapter)
+        return cls(load_text_encoders(rule["id"], **wanted, dtype=dtype, mesh=mesh, rule=rule), adapter)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """`input_ids` and `attention_mask` of the text encoder."""

@@ -14,7 +14,8 @@ from pea_jax.text.architectures import ARCHITECTURES, architecture_of
 from pea_jax.text.chunks import ChunkedEncoder
 from pea_jax.text.framed_tokenizer import FramedTokenizer
 from pea_jax.text.networks import NETWORKS
-from pea_jax.text.tokenizer import Tokenizer
+from pea_jax.text.tokenizer import Tokenizer, padding_rule
+from pea_jax.weights.locations import locate
 
 
 class TextEncoder:
@@ -72,10 +73,7 @@ class TextEncoder:
             "architecture": self.architecture,
             "context_length": self.context_length,
             "prefix": self.prefix,
-            "pad_token": self.tokenizer.pad_token,
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "padding_side": self.tokenizer.padding_side,
-            "truncation_side": self.tokenizer.truncation_side,
+            **padding_rule(self.tokenizer),
             "masked": self.masked,
             "hidden_state": self.hidden_state,
         }
@@ -93,7 +91,8 @@ def load_text_encoder(
     """The text encoder saved in a folder: configuration, tokenizer and weights.
 
     Args:
-      folder: any whose architecture is in `ARCHITECTURES`, which gives the defaults below.
+      folder: a path, or OWNER/NAME on the Hugging Face Hub, of any whose architecture is in `ARCHITECTURES`, which
+        gives the defaults below.
       context_length: number of tokens.
       prefix: put before every text ("query: " for the E5 family).
       hidden_state: -1 is the network's `last_hidden_state` (for CLIP after its final norm); any other counts in its
@@ -104,7 +103,7 @@ def load_text_encoder(
     Raises:
       PeaError: if something is missing, broken or unknown, or the network does not have such a length or hidden state.
     """
-    folder = pathlib.Path(folder)
+    name, folder = str(folder), locate(folder)
     architecture = architecture_of(folder)
     row = ARCHITECTURES[architecture]
     tokenizer = row.load_tokenizer(folder)
@@ -117,7 +116,7 @@ def load_text_encoder(
     return TextEncoder(
         network,
         tokenizer,
-        name_or_path=str(folder),
+        name_or_path=name,
         architecture=architecture,
         context_length=context_length,
         prefix=prefix,

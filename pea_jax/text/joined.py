@@ -1,7 +1,7 @@
 """Several text encoders at once, as PEA-Diffusion publishes XLM-R with Chinese-CLIP: their states side by side."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ import numpy as np
 from pea_jax.errors import PeaError
 from pea_jax.text.chunks import ChunkedEncoder
 from pea_jax.text.encoders import TextEncoder, load_text_encoder
-from pea_jax.weights.locations import SEPARATOR, locate
+from pea_jax.text.tokenizer import check_padding, rules_of
+from pea_jax.weights.locations import SEPARATOR
 
 
 class JoinedTextEncoder:
@@ -74,11 +75,13 @@ def load_text_encoders(
     hidden_state: int | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
     mesh: jax.sharding.Mesh | None = None,
+    rule: Mapping[str, Any] | None = None,
 ) -> TextEncoder | JoinedTextEncoder:
     """The text encoder of that name, or several, `"A + B"`; arguments and errors as for `load_text_encoder`.
 
     Args:
       names: what a config or an adapter has as `text_encoder.id`: folders, as `locations.locate` takes them.
+      rule: what `describe` said when an adapter was trained; a tokenizer that pads otherwise is an error.
     """
     load = functools.partial(
         load_text_encoder,
@@ -88,7 +91,10 @@ def load_text_encoders(
         dtype=dtype,
         mesh=mesh,
     )
-    encoders = [load(locate(name)) for name in names.split(SEPARATOR)]
+    encoders = [load(name) for name in names.split(SEPARATOR)]
+    rules = rules_of(rule or {}, len(encoders))
+    for encoder, own in zip(encoders, rules, strict=True):
+        check_padding(encoder.tokenizer, own, encoder.name_or_path)
     return encoders[0] if len(encoders) == 1 else JoinedTextEncoder(encoders)
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 from pea_jax.errors import PeaError
 from pea_jax.text.conditioner import Conditioner, Conditioning, StableDiffusionXLConditioner, Tokens
 from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
+from pea_jax.weights.config_files import one_line
 from pea_jax.weights.transformers import load_clip_text
 
 PARTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -111,4 +112,4 @@ def _text_encoders(folder: pathlib.Path) -> dict[str, str | None]:
         index = json.loads(path.read_text())
         return {name: index[name][1] for name in PARTS if index.get(name, [None])[0]}
     except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise PeaError(f"{path}: not the index of a diffusers pipeline ({error!r})") from error
+        raise PeaError(f"{path}: not the index of a diffusers pipeline ({one_line(error)})") from error

@@ -11,12 +11,17 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.config_files import one_line, read_config
 
 VOCABULARY_FILES = ("vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 SETTINGS_FILES = ("special_tokens_map.json", "tokenizer_config.json")
 # Of these transformers takes the vocabulary from tokenizer.json, but cuts texts into words as sentencepiece does; the
 # files of some years make a token of the space at the end of a text or between special tokens.
 SENTENCEPIECE_CLASSES = ("XLMRobertaTokenizer", "T5Tokenizer", "MT5Tokenizer")
+# By `model_type` of config.json, where the settings name no class.
+SENTENCEPIECE_MODELS = ("xlm-roberta", "metaclip_2", "t5", "mt5")
+TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+PADDING_RULE = ("pad_token", "pad_token_id", "padding_side", "truncation_side")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -62,6 +67,45 @@ class Tokenizer:
         }
 
 
+def padding_rule(tokenizer: Any) -> dict[str, Any]:
+    """How a tokenizer pads and truncates, as an adapter's config.json has it of its text encoder."""
+    return {field: getattr(tokenizer, field) for field in PADDING_RULE}
+
+
+def rules_of(rule: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
+    """What an adapter's config.json says of each of the text encoders that stand side by side.
+
+    Raises:
+      PeaError: it says it of more or fewer.
+    """
+    if count == 1 or "encoders" in rule:
+        rules = rule.get("encoders", [rule])
+        if len(rules) != count:
+            raise PeaError(f"text_encoder of the adapter's config.json describes {len(rules)} encoders, names {count}")
+        return rules
+    # Brought in from elsewhere: what it says holds for each of them, but how they pad it does not say.
+    return [{name: value for name, value in rule.items() if name not in PADDING_RULE}] * count
+
+
+def check_padding(tokenizer: Any, rule: Mapping[str, Any], name: str) -> None:
+    """Refuse a tokenizer that pads or truncates otherwise than the one an adapter was trained behind.
+
+    Args:
+      tokenizer: of a text encoder.
+      rule: what the adapter's config.json says of it; what is not there is not asked for.
+      name: of the encoder.
+
+    Raises:
+      PeaError: they differ.
+    """
+    for field, found in padding_rule(tokenizer).items():
+        if rule.get(field, found) != found:
+            raise PeaError(
+                f"{name}: its tokenizer has {field}={found!r}, the adapter was trained with {rule[field]!r}; "
+                "name the text encoder that it was trained behind"
+            )
+
+
 def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
     """The tokenizer of `folder`: its tokenizer.json, or whatever else transformers can read (imported only then).
 
@@ -83,10 +127,12 @@ def _from_json(folder: pathlib.Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise PeaError(f"{path}: not a tokenizer ({error}); copy or download it again") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a plain Exception, or a panic of its Rust, which is none
+        raise PeaError(f"{path}: not a tokenizer ({one_line(error)}); copy or download it again") from error
     settings = _settings(folder)
-    if str(settings.get("tokenizer_class")).removesuffix("Fast") in SENTENCEPIECE_CLASSES:
+    if _is_sentencepiece(folder, settings):
         _cut_as_sentencepiece(backend)
     specials = {name: _token(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
     # What the folder declares special is cut out of the text before anything else, as transformers does it.
@@ -105,10 +151,35 @@ def _settings(folder: pathlib.Path) -> dict[str, Any]:
     for path in [folder / name for name in SETTINGS_FILES if (folder / name).is_file()]:
         try:
             settings = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise PeaError(f"{path}: not JSON ({error}); copy or download it again") from error
-        merged |= {name: value for name, value in settings.items() if value is not None}
+            given = {name: value for name, value in settings.items() if value is not None}
+        except (AttributeError, ValueError) as error:
+            raise PeaError(f"{path}: no JSON object ({one_line(error)}); copy or download it again") from error
+        if wrong := [name for name in given if not _is_sound(name, given[name])]:
+            raise PeaError(f"{path}: {wrong[0]}={given[wrong[0]]!r} is no such setting; copy or download it again")
+        merged |= given
     return merged
+
+
+def _is_sound(name: str, value: Any) -> bool:
+    if name in SPECIAL_TOKENS:
+        text = value.get("content") if isinstance(value, dict) else value
+        flags = [value[flag] for flag in TOKEN_FLAGS if flag in value] if isinstance(value, dict) else []
+        return isinstance(text, str) and _is_unicode(text) and all(isinstance(flag, bool) for flag in flags)
+    if name in ("padding_side", "truncation_side"):
+        return value in ("left", "right")
+    return name != "model_max_length" or (isinstance(value, int | float) and value > 0)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether Rust can have it: JSON may hold one half of a surrogate pair."""
+    return text.encode("utf-8", "ignore").decode("utf-8") == text
+
+
+def _is_sentencepiece(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
+    if "tokenizer_class" in settings:
+        return str(settings["tokenizer_class"]).removesuffix("Fast") in SENTENCEPIECE_CLASSES
+    path = folder / "config.json"
+    return path.is_file() and read_config(folder, lambda config: config.get("model_type") in SENTENCEPIECE_MODELS)
 
 
 def _cut_as_sentencepiece(backend: tokenizers.Tokenizer) -> None:
@@ -122,7 +193,7 @@ def _cut_as_sentencepiece(backend: tokenizers.Tokenizer) -> None:
 def _token(entry: str | Mapping[str, Any]) -> tokenizers.AddedToken:
     if isinstance(entry, str):
         return tokenizers.AddedToken(entry, special=True, normalized=False)
-    flags = {name: entry[name] for name in ("single_word", "lstrip", "rstrip", "normalized") if name in entry}
+    flags = {name: entry[name] for name in TOKEN_FLAGS if name in entry}
     return tokenizers.AddedToken(entry["content"], special=True, **flags)
 
 

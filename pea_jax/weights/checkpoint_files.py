@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from pea_jax.errors import PeaError
 from pea_jax.weights.abstract import values_left_out
+from pea_jax.weights.config_files import one_line
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import StoredArray
@@ -73,7 +74,7 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
     try:
         weight_map = json.loads(index.read_text())["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise PeaError(f"{index}: not an index of weight files ({error!r})") from error
+        raise PeaError(f"{index}: not an index of weight files ({one_line(error)})") from error
     if not isinstance(weight_map, dict):
         raise PeaError(f"{index}: not an index of weight files (weight_map is no object)")
     if odd := [name for name in weight_map.values() if not isinstance(name, str) or pathlib.Path(name).name != name]:

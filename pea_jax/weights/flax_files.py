@@ -10,6 +10,7 @@ import numpy as np
 from flax import serialization, traverse_util
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.config_files import one_line
 from pea_jax.weights.stored import StoredArray
 from pea_jax.weights.torch_names import torch_axes, torch_name
 
@@ -26,7 +27,9 @@ def open_flax(path: pathlib.Path) -> dict[str, StoredArray]:
         leaves = traverse_util.flatten_dict(serialization.msgpack_restore(path.read_bytes()))
         return {torch_name(parts): _torch_layout(parts, np.asarray(leaf)) for parts, leaf in leaves.items()}
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PeaError(f"{path}: not a complete tree of arrays ({error!r}); copy or download it again") from error
+        raise PeaError(
+            f"{path}: not a complete tree of arrays ({one_line(error)}); copy or download it again"
+        ) from error
 
 
 def _torch_layout(parts: tuple[Any, ...], array: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ from pea_jax.weights.stored import StoredArray
 
 KOHYA = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
 KOHYA_KEY = re.compile(rf"({'|'.join(KOHYA)})(.+)\.(lora_down\.weight|lora_up\.weight|alpha)")
+# diffusers knows these layers by the first implementation's names alone.
+ADD_EMBEDDING = {"add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 PEFT_KEY = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|alpha)")
 ROLES = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_down.weight": "down", "lora_up.weight": "up"}
@@ -129,6 +131,7 @@ def _diffusers_names(
 
 def _from_kohya(conversion: Any, prefix: str, name: str, role: str) -> str:
     """`(lora_unet_, mid_block_attentions_0_proj_in, alpha)` to `mid_block.attentions.0.proj_in.alpha`, nearly."""
+    name = ADD_EMBEDDING.get(name, name)
     down = f"{prefix}{name}.lora_down.weight"
     if prefix == "lora_unet_":
         new = conversion._convert_unet_lora_key(down)

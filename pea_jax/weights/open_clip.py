@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.config_files import one_line
 from pea_jax.weights.text_files import BERT_HEADS, Build, TextFiles, open_tensors
 
 CONFIG = "open_clip_config.json"
@@ -43,7 +44,7 @@ def _network(path: pathlib.Path) -> Mapping[str, Any]:
         config = json.loads(path.read_text())
         name = config.get("model_cfg", config)["text_cfg"]["hf_model_name"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PeaError(f"{path}: not open_clip's config of a text encoder from the Hub ({error!r})") from error
+        raise PeaError(f"{path}: not open_clip's config of a text encoder from the Hub ({one_line(error)})") from error
     network = NETWORKS.get(str(name).removeprefix("FacebookAI/"))
     if network is None:
         raise PeaError(f"{path}: text_cfg.hf_model_name={name!r} is not known (known: {', '.join(NETWORKS)})")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.config_files import one_line
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.single_file_configs import BASES, CONFIGS
@@ -30,6 +31,8 @@ IGNORED = re.compile(
     r".*\.position_ids|first_stage_model\.(loss|model_ema)\..*|.*\.(logit_scale|attn_mask)"
     r"|cond_stage_model\.model\.(transformer\.resblocks\.23\..*|text_projection)"
 )
+# Some programs save CLIP ViT-L with the projection that it was trained with; diffusion never used it.
+SPARE = re.compile(r"(cond_stage_model|conditioner\.embedders\.0)\.(transformer\.)?text_projection(\.weight)?")
 
 
 def open_tensors(path: pathlib.Path, component: str) -> dict[str, StoredArray]:
@@ -69,7 +72,7 @@ def convert(
     Raises:
       PeaError: the file has none, has some that diffusers does not know, or diffusers is not installed.
     """
-    own = {name for name in tensors if name.startswith(PREFIXES[component])}
+    own = {name for name in tensors if name.startswith(PREFIXES[component]) and not SPARE.fullmatch(name)}
     if component == "vae" and not own and "encoder.conv_in.weight" in tensors:
         own = set(tensors)
     if not own:
@@ -79,7 +82,9 @@ def convert(
         converted = _CONVERTERS[component](ldm, stand_ins, config)
         result = {name: stand_in.tensor for name, stand_in in converted.items()}
     except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        raise PeaError(f"{path}: diffusers cannot translate the names of its {component} ({error!r})") from error
+        raise PeaError(
+            f"{path}: diffusers cannot translate the names of its {component} ({one_line(error)})"
+        ) from error
     used = {stand_in.name for stand_in in converted.values()}
     if unknown := sorted(name for name in own - used if not IGNORED.fullmatch(name)):
         raise PeaError(f"{path}: {len(unknown)} tensors of its {component} are not known ({', '.join(unknown[:8])})")

@@ -121,11 +121,41 @@ def test_unreadable_tokenizer(tmp_path: pathlib.Path):
         load_tokenizer(tmp_path)
     shutil.copy(E5 / "tokenizer.json", tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(PeaError, match="tokenizer_config.json: not JSON"):
+    with pytest.raises(PeaError, match="tokenizer_config.json: no JSON object"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(PeaError, match="tokenizer.json: not a tokenizer"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "no JSON object"),
+        ({"pad_token": 3}, "pad_token=3 is no such setting"),
+        ({"pad_token": {"lstrip": True}}, "pad_token={'lstrip': True} is no such setting"),
+        ({"pad_token": {"content": "<pad>", "lstrip": "yes"}}, "is no such setting"),
+        ({"mask_token": "\ud800"}, "mask_token='.ud800' is no such setting"),
+        ({"padding_side": "top"}, "padding_side='top' is no such setting"),
+        ({"truncation_side": {}}, "truncation_side={} is no such setting"),
+        ({"model_max_length": "77"}, "model_max_length='77' is no such setting"),
+        ({"model_max_length": 0}, "model_max_length=0 is no such setting"),
+    ],
+)
+def test_settings_that_no_tokenizer_has(tmp_path: pathlib.Path, settings, said: str):
+    shutil.copy(E5 / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(PeaError, match=f"^{tmp_path}/tokenizer_config.json: .*{said}"):
+        load_tokenizer(tmp_path)
+
+
+def test_where_the_library_panics(tmp_path: pathlib.Path):
+    content = json.loads((E5 / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(PeaError, match="tokenizer.json: not a tokenizer") as error:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_no_padding_token(tmp_path: pathlib.Path):

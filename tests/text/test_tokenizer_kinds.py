@@ -15,10 +15,12 @@ PUBLISHED = {
     for kind in (
         tiny_tokenizers.xlm_r_sentencepiece,
         tiny_tokenizers.xlm_r_published,
+        tiny_tokenizers.xlm_r_of_a_config,
         tiny_tokenizers.t5_published,
         tiny_tokenizers.t5_sentencepiece,
         tiny_tokenizers.mt5_sentencepiece,
         tiny_tokenizers.clip_old,
+        tiny_tokenizers.clip_of_sdxl,
         tiny_tokenizers.bert_words,
         tiny_tokenizers.bert_lower_case,
     )

@@ -254,6 +254,22 @@ def test_every_layer_has_its_own_alpha(unet, layers, tmp_path):
     assert_equal(actual["unet"], expected({"unet": unet}, layers, SCALE)["unet"])
 
 
+@pytest.mark.parametrize("names", ["add_embedding_linear_1 add_embedding_linear_2", "label_emb_0_0 label_emb_0_2"])
+def test_the_embedding_of_size_and_pooled_text(tmp_path, names):
+    """diffusers 0.42 knows the first implementation's names of these layers alone."""
+    network = randomised(tiny_sdxl.random_unet(16, 8))
+    layers = random_layers({"unet": network}, "add_embedding")
+    first, second = names.split()
+    tensors = {
+        key.replace("add_embedding_linear_1", first).replace("add_embedding_linear_2", second): value
+        for key, value in kohya(layers).items()
+    }
+    save_file(tensors, tmp_path / "lora.safetensors")
+    actual = merged({"unet": network}, tmp_path / "lora.safetensors")
+    assert len(layers["unet"]) == 2
+    assert_equal(actual["unet"], expected({"unet": network}, layers, SCALE)["unet"])
+
+
 def test_alpha_in_the_metadata_of_diffusers(unet, layers, tmp_path):
     special = next(name for name in layers["unet"] if name.endswith("to_q"))
     stated = {"unet.lora_alpha": 6, "unet.r": RANK, "unet.alpha_pattern": {special: 1}, "text_encoder.lora_alpha": 9}

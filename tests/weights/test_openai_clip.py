@@ -59,11 +59,13 @@ class RuCLIPText(torch.nn.Module):
         self.ln_final = torch.nn.LayerNorm(width)
         self.text_projection = torch.nn.Parameter(torch.zeros(width, projection))
 
-    def forward(self, ids):
-        x = self.token_embedding(ids) + self.positional_embedding
-        last = self.ln_final(self.transformer.resblocks(x))
+    def forward(self, ids, output_hidden_states=True):
+        states = [self.token_embedding(ids) + self.positional_embedding]
+        for block in self.transformer.resblocks:
+            states.append(block(states[-1]))
+        last = self.ln_final(states[-1])
         ends = last[torch.arange(len(ids)), torch.where(ids == 3)[1]] @ self.text_projection
-        return types.SimpleNamespace(last_hidden_state=last, text_embeds=ends)
+        return types.SimpleNamespace(last_hidden_state=last, hidden_states=states, text_embeds=ends)
 
 
 def ruclip(config: dict) -> RuCLIPText:

@@ -117,11 +117,15 @@ def published(request, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path, di
     if request.param == "sdxl":
         text["text_encoder_2"] = random_clip(with_projection=True, **TEXT | {"hidden_size": 12})
         tensors |= clip_names(text["text_encoder"], "conditioner.embedders.0.transformer.")
+        spare = "conditioner.embedders.0.text_projection", "conditioner.embedders.0.logit_scale"
         tensors |= open_clip_names(text["text_encoder_2"], "conditioner.embedders.1.model.")
     elif request.param == "sd21":
         tensors |= open_clip_names(text["text_encoder"], "cond_stage_model.model.")
+        spare = ()
     else:
         tensors |= clip_names(text["text_encoder"], "cond_stage_model.transformer.")
+        spare = ("cond_stage_model.transformer.text_projection.weight",)
+    tensors |= {name: torch.eye(8) for name in spare}
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
     return folder, path, text
 
