@@ -24,11 +24,12 @@ fi
 on_all_hosts() { "${tpu[@]}" ssh "$NAME" "${where[@]}" --worker=all --command="$1"; }
 on_all_hosts "
   set -e
-  sudo apt-get install -y -qq nfs-common python3-venv
+  sudo apt-get install -y -qq nfs-common python3-pip
   sudo mkdir -p /shared
   mountpoint -q /shared || sudo mount $SHARED /shared
   [ -d pea_jax ] || git clone -q $REPOSITORY pea_jax
   cd pea_jax
-  [ -d .venv ] || python3 -m venv .venv
+  python3 -m pip install -q --user uv  # the image's own Python is too old
+  [ -d .venv ] || python3 -m uv venv -q --seed --python 3.12 .venv
   .venv/bin/pip install -q --constraint constraints.txt -e '.[gcs,hub]' 'jax[tpu]'"
 on_all_hosts "cd pea_jax && .venv/bin/$COMMAND"

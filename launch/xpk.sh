@@ -10,6 +10,7 @@ SLICES=1
 IMAGE=us-docker.pkg.dev/my-project/images/pea_jax  # python, pea_jax and JAX for the accelerator
 WORKDIR=/shared/runs/ru                    # on a share that all hosts mount (`xpk storage attach`)
 COMMAND="python -m pea_jax.train --distributed --config configs/ru.py --workdir $WORKDIR --config.mesh.fsdp=4"
+COMMAND+=" --terminated_code=75"           # so that a pod which was told to go does not count as done
 
 xpk workload create --workload="pea-jax-$(date +%m%d-%H%M)" --cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE" \
   "${ACCELERATOR[@]}" --num-slices="$SLICES" --docker-image="$IMAGE" --max-restarts=20 --command="$COMMAND"

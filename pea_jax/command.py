@@ -26,6 +26,9 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", os.environ.get("JAX_NUM_PROCESSES"), "How many they are")
 PROCESS_ID = flags.DEFINE_integer("process_id", os.environ.get("JAX_PROCESS_ID"), "Which this is, from 0")
+TERMINATED_CODE = flags.DEFINE_integer(
+    "terminated_code", 0, "Exit code after SIGTERM; another than 0 makes a cluster start the run again"
+)
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find the processes of the run as the cluster names them")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -33,7 +36,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def run(main: Callable[[], None]) -> None:
     """Parse the flags and call `main`; what the user can mend ends as `error: ...` and exit code 1.
 
-    A run that was asked to end ends with one line and exit code 0, or 130 after Ctrl-C.
+    A run that was asked to end ends with one line and exit code 130 after Ctrl-C, `--terminated_code` after SIGTERM.
     """
     prepare_devices()
     _hush_orbax()
@@ -58,7 +61,7 @@ def run(main: Callable[[], None]) -> None:
     except Interrupted as stop:
         processes.leave()
         print(stop)
-        sys.exit(stop.code)
+        sys.exit(stop.code or TERMINATED_CODE.value)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)

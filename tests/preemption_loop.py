@@ -1,6 +1,6 @@
 """Run by test_preemption: a loop that does nothing but count steps, and save when it is told to end.
 
-python -m tests.preemption_loop FOLDER INDEX COUNT PORT
+python -m tests.preemption_loop FOLDER INDEX COUNT PORT [FLAG ...]
 """
 
 import pathlib
@@ -38,8 +38,8 @@ def main(folder: pathlib.Path, index: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    folder, index, count, port = sys.argv[1:]
-    del sys.argv[1:]
+    folder, index, count, port = sys.argv[1:5]
+    del sys.argv[1:5]
     if int(count) > 1:
         sys.argv += [f"--coordinator=localhost:{port}", f"--num_processes={count}", f"--process_id={index}"]
     command.run(lambda: main(pathlib.Path(folder), int(index), int(count)))

@@ -68,8 +68,17 @@ def test_slurm_gives_a_process_all_gpus_of_its_node(tmp_path):
     result = run("slurm.sbatch", path=tmp_path, SLURM_SUBMIT_DIR=str(ROOT), SLURM_GPUS_ON_NODE="4")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("0,1,2,3 --kill-on-bad-exit=1 .venv/bin/python -m pea_jax.train --config configs/")
-    assert result.stdout.endswith("--distributed\n")
+    assert result.stdout.endswith("--distributed --terminated_code=75\n")
     check_fields(result.stdout)
+
+
+@pytest.mark.parametrize(("code", "queued_again"), [(0, False), (1, False), (75, True)])
+def test_slurm_queues_a_job_again_that_was_out_of_time(tmp_path, code, queued_again):
+    stand_in(tmp_path, "srun", f"exit {code}")
+    stand_in(tmp_path, "scontrol", 'echo "$@"')
+    result = run("slurm.sbatch", path=tmp_path, SLURM_SUBMIT_DIR=str(ROOT), SLURM_JOB_ID="5")
+    assert result.returncode == code
+    assert result.stdout == ("requeue 5\n" if queued_again else "")
 
 
 def test_tpu_vms_are_made_once_and_trained_on(tmp_path):
@@ -138,3 +147,9 @@ def check_fields(text: str) -> None:
     for path in re.findall(r"configs/\w+\.py", text):
         assert (ROOT / path).is_file()
     assert "pea_jax.train" in text
+
+
+@pytest.mark.parametrize("name", ["gke_gpu.yaml", "gke_tpu.yaml", "skypilot.yaml", "slurm.sbatch", "xpk.sh"])
+def test_a_cluster_is_told_of_an_interruption(name):
+    """Exit code 0 would be taken for the end of the training."""
+    assert re.search(r"--terminated_code=(75|\$TERMINATED)", (LAUNCH / name).read_text())

@@ -14,8 +14,9 @@ from pea_jax.checkpoint import saved_steps
 from tests import commands
 
 
-def start(folder: pathlib.Path, index: int = 0, count: int = 1, port: int = 0) -> subprocess.Popen:
-    arguments = [sys.executable, "-m", "tests.preemption_loop", str(folder), str(index), str(count), str(port)]
+def start(folder: pathlib.Path, *flags: str, index: int = 0, count: int = 1, port: int = 0) -> subprocess.Popen:
+    numbers = [str(index), str(count), str(port)]
+    arguments = [sys.executable, "-m", "tests.preemption_loop", str(folder), *numbers, *flags]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         arguments, cwd=commands.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
@@ -28,10 +29,13 @@ def wait_for(path: pathlib.Path, *processes: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_the_step_is_saved_and_said(tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("number", "code", "flags"),
+    [(signal.SIGTERM, 0, []), (signal.SIGTERM, 75, ["--terminated_code=75"]), (signal.SIGINT, 130, [])],
+)
+def test_the_step_is_saved_and_said(tmp_path, number, code, flags):
     """A second SIGTERM comes while it is being saved."""
-    process = start(tmp_path)
+    process = start(tmp_path, *flags)
     wait_for(tmp_path / "stepping_0", process)
     process.send_signal(number)
     wait_for(tmp_path / "saving_0", process)
@@ -67,7 +71,7 @@ def start_two(folder: pathlib.Path) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    processes = [start(folder, index, 2, port) for index in range(2)]
+    processes = [start(folder, index=index, count=2, port=port) for index in range(2)]
     for index in range(2):
         wait_for(folder / f"stepping_{index}", *processes)
     return processes
