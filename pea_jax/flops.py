@@ -1,12 +1,13 @@
 """Floating-point operations of a computation, and what a device can do of them in a second."""
 
 import math
+import re
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
 
-# bfloat16 operations a second of one device without sparsity, by what its `device_kind` holds, the longer names first.
+# bfloat16 operations a second of one device without sparsity, by words of its `device_kind`, the longer names first.
 # Sources: the makers' data sheets (NVIDIA: tensor cores, float32 accumulation; Google Cloud: TPU system architecture).
 PEAKS = {
     "TPU v6 lite": 918e12,
@@ -47,8 +48,11 @@ def operations(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Operations:
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Operations a second of a device in bfloat16; None where they are not known, as on a CPU."""
-    return next((peak for kind, peak in PEAKS.items() if kind in device.device_kind), None)
+    """Operations a second of a device in bfloat16; None where they are not known, as on a CPU or a part of a GPU."""
+    name = device.device_kind
+    if re.search(r"\b(MIG|Laptop)\b", name):
+        return None
+    return next((peak for kind, peak in PEAKS.items() if re.search(rf"\b{kind}\b", name)), None)
 
 
 def count(jaxpr: core.ClosedJaxpr | core.Jaxpr, *, again: bool = True) -> float:

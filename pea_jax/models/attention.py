@@ -7,6 +7,7 @@ program compiled here for a TPU gets the TPU's. Without a mesh it is the dense o
 
 import contextlib
 import functools
+import re
 from typing import Literal
 
 import jax
@@ -17,6 +18,9 @@ Kernel = Literal["dense", "cudnn", "splash"]
 Shape = tuple[int, ...]
 
 FEWEST_KEYS = 256  # for splash; with fewer, the dense weights are small, and padding to 128 costs more than it saves
+
+# GPUs for which cuDNN has no flash attention; those of the "Tesla" series do not begin with "NVIDIA".
+BEFORE_AMPERE = re.compile(r"\b(GTX|GeForce RTX 20\d\d|TITAN|Quadro|V100|T4|P\d+)\b")
 
 
 def attention(
@@ -64,7 +68,8 @@ def choose_kernel(device_kind: str, query: Shape, key: Shape, dtype: jax.typing.
       query, key: `[B, T, heads, head_dim]` and `[B, S, heads, head_dim]`.
     """
     head_dim, dtype = query[-1], jnp.dtype(dtype)
-    if device_kind.startswith("NVIDIA") and dtype in (jnp.bfloat16, jnp.float16):
+    is_recent = device_kind.startswith("NVIDIA") and not BEFORE_AMPERE.search(device_kind)
+    if is_recent and dtype in (jnp.bfloat16, jnp.float16):
         return "cudnn" if head_dim % 8 == 0 and head_dim <= 128 else "dense"
     if device_kind.startswith("TPU") and dtype == jnp.bfloat16:
         return "splash" if head_dim % 64 == 0 and min(query[1], key[1]) >= FEWEST_KEYS else "dense"

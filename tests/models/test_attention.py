@@ -47,9 +47,12 @@ def test_attention(shape, masked):
         (H100, (8, 4096, 8, 40), 4096, jnp.float16, "cudnn"),
         (H100, (8, 64, 8, 160), 64, jnp.float16, "dense"),
         (V5E, (8, 4096, 8, 40), 4096, jnp.bfloat16, "dense"),
-        # neither kernel takes float32, cuDNN's runs on NVIDIA's GPUs alone
+        # neither kernel takes float32, cuDNN's runs on NVIDIA's GPUs from Ampere on
         (H100, (8, 1600, 10, 64), 1600, jnp.float32, "dense"),
         (V5E, (8, 1600, 10, 64), 1600, jnp.float32, "dense"),
+        ("NVIDIA GeForce RTX 2080 Ti", (8, 1600, 10, 64), 1600, jnp.float16, "dense"),
+        ("Tesla T4", (8, 1600, 10, 64), 1600, jnp.float16, "dense"),
+        ("NVIDIA RTX 2000 Ada Generation", (8, 1600, 10, 64), 1600, jnp.float16, "cudnn"),
         ("AMD Instinct MI300X", (8, 1600, 10, 64), 1600, jnp.bfloat16, "dense"),
         ("cpu", (8, 1600, 10, 64), 1600, jnp.bfloat16, "dense"),
     ],
