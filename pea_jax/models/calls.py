@@ -58,7 +58,7 @@ def make_calls(gather: Callable[[Any], Any] | None = None, remat: Remat = "none"
         inputs alone are kept; `full`: every block, and in it again every layer.
     """
     if gather is None and remat == "none":
-        return DIRECT
+        return Calls(layer=_traced_once(_computed))
     policy = _all_but_parameters if remat == "none" else None
     return Calls(
         layer=_again(gather, policy),
@@ -76,19 +76,32 @@ def not_before(tree: Any, arrays: Any) -> Any:
     return tree
 
 
-def _again(gather: Callable[[Any], Any] | None, policy: Callable[..., bool] | None) -> Call:
-    """A call of which the backward pass computes again what `policy` does not keep, by default all."""
+def _traced_once(compute: Callable[..., Any]) -> Call:
+    """A call as `compute(graphdef, static, params, *arrays)`, which `jax.jit` knows again where values alone differ."""
+    traced = jax.jit(compute, static_argnums=(0, 1))
 
     def call(module: Any, *arrays: Any, **static: Any) -> Any:
         graphdef, params = nnx.split(module)
-
-        def compute(params: Any, *arrays: Any) -> Any:
-            whole = params if gather is None else gather(not_before(params, arrays))
-            return nnx.merge(graphdef, whole)(*arrays, **static)
-
-        return jax.checkpoint(compute, policy=policy)(params, *arrays)
+        return traced(graphdef, tuple(sorted(static.items())), params, *arrays)
 
     return call
+
+
+def _computed(graphdef: Any, static: tuple[tuple[str, Any], ...], params: Any, *arrays: Any) -> Any:
+    return nnx.merge(graphdef, params)(*arrays, **dict(static))
+
+
+def _again(gather: Callable[[Any], Any] | None, policy: Callable[..., bool] | None) -> Call:
+    """A call of which the backward pass computes again what `policy` does not keep, by default all."""
+
+    def compute(graphdef: Any, static: tuple[tuple[str, Any], ...], params: Any, *arrays: Any) -> Any:
+        def of_parts(params: Any, *arrays: Any) -> Any:
+            whole = params if gather is None else gather(not_before(params, arrays))
+            return _computed(graphdef, static, whole, *arrays)
+
+        return jax.checkpoint(of_parts, policy=policy)(params, *arrays)
+
+    return _traced_once(compute)
 
 
 def _all_but_parameters(primitive: Any, *_: Any, **__: Any) -> bool:
