@@ -1,0 +1,53 @@
+"""Meshes over hosts: what is gathered in every layer stays inside of one where it fits."""
+
+import dataclasses
+
+import pytest
+from jax.experimental import topologies
+
+from pea_jax import chips
+from pea_jax.errors import PeaError
+from pea_jax.mesh import AXES, make_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class GPU:
+    """What JAX says of one."""
+
+    id: int
+    process_index: int
+    platform: str = "gpu"
+    device_kind: str = "NVIDIA H100 80GB HBM3"
+    slice_index: int = 0
+
+
+def gpus(hosts: int, each: int) -> list[GPU]:
+    return [GPU(i, i // each) for i in range(hosts * each)]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "each", "fsdp", "hosts_of_a_row"),
+    [(2, 8, 1, 1), (2, 8, 4, 1), (2, 8, 8, 1), (2, 8, 16, 2), (3, 4, 2, 1), (3, 4, 12, 3), (4, 1, 2, 2)],
+)
+def test_gpus_of_hosts(hosts: int, each: int, fsdp: int, hosts_of_a_row: int):
+    mesh = make_mesh(fsdp=fsdp, devices=gpus(hosts, each))
+    assert dict(mesh.shape) == dict(zip(AXES, (hosts * each // fsdp, fsdp), strict=True))
+    assert sorted(device.id for device in mesh.devices.flat) == list(range(hosts * each))
+    for row in mesh.devices:
+        assert len({device.process_index for device in row}) == hosts_of_a_row
+
+
+@pytest.mark.parametrize(("fsdp", "slices_of_a_row"), [(4, 1), (16, 1), (32, 2)])
+def test_slices_of_tpus(fsdp: int, slices_of_a_row: int):
+    chips.answer_libtpu()
+    mesh = make_mesh(fsdp=fsdp, devices=topologies.get_topology_desc("v5e:4x4", "tpu", num_slices=2).devices)
+    assert mesh.size == 32
+    for row in mesh.devices:
+        assert len({device.slice_index for device in row}) == slices_of_a_row
+
+
+def test_what_hosts_cannot_share():
+    with pytest.raises(PeaError, match="does not cover 16 devices"):
+        make_mesh(fsdp=3, devices=gpus(2, 8))
+    with pytest.raises(PeaError, match="cannot be shared by hosts with 8, 1 devices; change fsdp"):
+        make_mesh(devices=[*gpus(1, 8), GPU(8, 1)])
