@@ -57,12 +57,13 @@ def make_calls(gather: Callable[[Any], Any] | None = None, remat: Remat = "none"
       remat: what is computed again in the backward pass, to save memory: `none`; `block`: every layer, of which the
         inputs alone are kept; `full`: every block, and in it again every layer.
     """
-    if gather is None and remat == "none":
-        return Calls(layer=_traced_once(_computed))
     policy = _all_but_parameters if remat == "none" else None
+    layer = _computed if gather is None and remat == "none" else _again(gather, policy)
     return Calls(
-        layer=_again(gather, policy),
-        block=_again(None, None) if remat == "full" else directly,
+        # One trace of several gatherings would give all of them one channel, for TPUs: whether what several layers
+        # receive at the same time is then kept apart is not known.
+        layer=_traced_once(layer) if gather is None else _traced_each_time(layer),
+        block=_traced_once(_again(None, None)) if remat == "full" else directly,
     )
 
 
@@ -76,22 +77,30 @@ def not_before(tree: Any, arrays: Any) -> Any:
     return tree
 
 
-def _traced_once(compute: Callable[..., Any]) -> Call:
-    """A call as `compute(graphdef, static, params, *arrays)`, which `jax.jit` knows again where values alone differ."""
-    traced = jax.jit(compute, static_argnums=(0, 1))
+class _Compute(Protocol):
+    """A module's call, taken apart into what is traced and what is not."""
 
+    def __call__(self, graphdef: Any, static: tuple[tuple[str, Any], ...], params: Any, *arrays: Any) -> Any: ...
+
+
+def _traced_each_time(compute: _Compute) -> Call:
     def call(module: Any, *arrays: Any, **static: Any) -> Any:
         graphdef, params = nnx.split(module)
-        return traced(graphdef, tuple(sorted(static.items())), params, *arrays)
+        return compute(graphdef, tuple(sorted(static.items())), params, *arrays)
 
     return call
+
+
+def _traced_once(compute: _Compute) -> Call:
+    """Modules that differ in nothing but values are one to `jax.jit`."""
+    return _traced_each_time(jax.jit(compute, static_argnums=(0, 1)))
 
 
 def _computed(graphdef: Any, static: tuple[tuple[str, Any], ...], params: Any, *arrays: Any) -> Any:
     return nnx.merge(graphdef, params)(*arrays, **dict(static))
 
 
-def _again(gather: Callable[[Any], Any] | None, policy: Callable[..., bool] | None) -> Call:
+def _again(gather: Callable[[Any], Any] | None, policy: Callable[..., bool] | None) -> _Compute:
     """A call of which the backward pass computes again what `policy` does not keep, by default all."""
 
     def compute(graphdef: Any, static: tuple[tuple[str, Any], ...], params: Any, *arrays: Any) -> Any:
@@ -101,7 +110,7 @@ def _again(gather: Callable[[Any], Any] | None, policy: Callable[..., bool] | No
 
         return jax.checkpoint(of_parts, policy=policy)(params, *arrays)
 
-    return _traced_once(compute)
+    return compute
 
 
 def _all_but_parameters(primitive: Any, *_: Any, **__: Any) -> bool:
