@@ -77,17 +77,22 @@ def _end_with(error: PeaError) -> NoReturn:
 def prepare_devices() -> None:
     """What is set before JAX is used, unless the environment says otherwise.
 
-    Each CPU core is a device, which splits a batch over them better than threads inside one operation do
-    (JAX_NUM_CPU_DEVICES). Compiled programs are kept in the user's cache folder (JAX_COMPILATION_CACHE_DIR).
+    Each CPU core that it may use is a device, which splits a batch over them better than threads inside one operation
+    do (JAX_NUM_CPU_DEVICES). Compiled programs are kept in the user's cache folder (JAX_COMPILATION_CACHE_DIR).
     """
     chips.answer_libtpu()
     if jax.config.values["jax_num_cpu_devices"] < 0:
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        jax.config.update("jax_num_cpu_devices", _cores())
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", f"{default_folder()}/xla")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_folder(flag: str, path: pathlib.Path) -> None:

@@ -50,6 +50,24 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
+def make_mesh_for(batch_size: int, data: int = -1, fsdp: int = 1) -> Mesh:
+    """The mesh on which batches of that many samples are trained on.
+
+    Of CPU cores, which are devices by number only, as many as can share a batch.
+
+    Raises:
+      PeaError: as `make_mesh`, or the devices cannot share a batch.
+    """
+    devices = jax.devices()
+    if devices[0].platform == "cpu" and jax.process_count() == 1 and -1 in (data, fsdp):
+        sharing = (n for n in range(len(devices), 1, -1) if batch_size % n == 0 and n % max(data, fsdp, 1) == 0)
+        devices = devices[: next(sharing, 1)]
+    mesh = make_mesh(data, fsdp, devices)
+    if batch_size % mesh.size:
+        raise PeaError(f"config.batch_size={batch_size} must be a multiple of the {mesh.size} devices")
+    return mesh
+
+
 def _over_hosts(data: int, fsdp: int, devices: Sequence[jax.Device], sizes: list[int]) -> np.ndarray:
     size = min(sizes)
     inner = size // math.gcd(fsdp, size), math.gcd(fsdp, size)

@@ -66,9 +66,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, preemption: Preemption) -> 
     if processes.agree(latest == config.num_steps and is_complete(folder)):
         console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {folder}")
         return
-    mesh = meshes.make_mesh(**config.mesh)
-    if config.batch_size % mesh.size:
-        raise PeaError(f"config.batch_size={config.batch_size} must be a multiple of the {mesh.size} devices")
+    mesh = meshes.make_mesh_for(config.batch_size, **config.mesh)
     with processes.first_goes_ahead("survey"):  # which it leaves on disk for the others
         prompts = sample_prompts(config)
         training_set(config)

@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import jax
 import pytest
 from jax.experimental import topologies
 
 from pea_jax import chips
 from pea_jax.errors import PeaError
-from pea_jax.mesh import AXES, make_mesh
+from pea_jax.mesh import AXES, make_mesh, make_mesh_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,34 @@ def test_slices_of_tpus(fsdp: int, slices_of_a_row: int):
     assert mesh.size == 32
     for row in mesh.devices:
         assert len({device.slice_index for device in row}) == slices_of_a_row
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch_size", "mesh", "used"),
+    [
+        (2, 32, {}, 2),
+        (6, 32, {}, 4),
+        (12, 32, {}, 8),
+        (64, 32, {}, 32),
+        (7, 5, {}, 5),
+        (6, 7, {}, 1),
+        (6, 32, dict(fsdp=2), 4),
+        (6, 36, dict(fsdp=3), 6),
+        (6, 32, dict(data=1, fsdp=-1), 4),
+    ],
+)
+def test_of_cores_as_many_as_can_share_a_batch(monkeypatch, cores: int, batch_size: int, mesh: dict, used: int):
+    """The demo must run on any machine."""
+    monkeypatch.setattr(jax, "devices", lambda: [GPU(i, 0, platform="cpu", device_kind="cpu") for i in range(cores)])
+    found = make_mesh_for(batch_size, **mesh)
+    assert found.size == used and found.shape["fsdp"] == (used if mesh.get("fsdp") == -1 else mesh.get("fsdp", 1))
+
+
+def test_accelerators_must_share_a_batch(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: gpus(1, 6))
+    with pytest.raises(PeaError, match="config.batch_size=32 must be a multiple of the 6 devices"):
+        make_mesh_for(32)
+    assert make_mesh_for(36).size == 6
 
 
 def test_what_hosts_cannot_share():
