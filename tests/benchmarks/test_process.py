@@ -20,8 +20,17 @@ def test_a_side_answers_fails_and_goes_on():
         with pytest.raises(Failed) as failed:
             process.call("fail", "RESOURCE_EXHAUSTED: 3 GB")
         assert failed.value.out_of_memory and process.call("count") == 2
+        process.begin("greet", "her")
+        process.begin("count")
+        assert process.result() == "one greets her in Russian" and process.result() == 2
+        with pytest.raises(Failed, match="RuntimeError: out of memory; .* ValueError: still no room") as failed:
+            process.call("break_down")
+        assert failed.value.out_of_memory and process.call("count") == 3
         with pytest.raises(Failed, match="exit code 3"):
             process.call("die")
+        process.begin("count")
+        with pytest.raises(Failed, match="exit code 3"):
+            process.result()
     finally:
         process.close()
 
