@@ -50,10 +50,11 @@ class Process:
         with contextlib.suppress(OSError):  # of a process that is gone, as `result` will say
             self._connection.send((method, arguments))
 
-    def result(self) -> Any:
-        """Of the earliest call whose result was not taken yet; as `call`."""
+    def result(self, by: float = float("inf")) -> Any:
+        """Of the earliest call whose result was not taken yet; as `call`. `by`: an earlier deadline."""
         try:
-            if not self._connection.poll(min(max(0.0, self._deadline - time.monotonic()), LONGEST)):
+            left = min(self._deadline, by) - time.monotonic()
+            if not self._connection.poll(min(max(0.0, left), LONGEST)):
                 self._process.kill()
                 raise Failed("out of time")
             error, result = self._connection.recv()

@@ -45,3 +45,17 @@ def test_the_deadline_ends_what_hangs():
     finally:
         process.close()
     assert time.monotonic() - start < 30
+
+
+def test_a_result_may_have_to_come_earlier():
+    process = Process(Side, "three", deadline=float("inf"))
+    try:
+        process.begin("greet", "you")
+        process.begin("hang")
+        assert process.result()
+        with pytest.raises(Failed, match="out of time"):
+            process.result(by=time.monotonic() + 0.1)
+        with pytest.raises(Failed, match="ended with exit code -9"):
+            process.call("greet", "you")
+    finally:
+        process.close()
