@@ -13,14 +13,15 @@ class Search:
     Args:
       sizes: bytes that batches of so many rows take, as planned or measured; of none at least, the parameters alone.
       capacity: bytes that there are.
+      multiple: of what a batch must be one: the number of devices that share it.
 
     Attributes:
       best: the largest batch that fitted, 0 if none did yet.
       failed: the smallest that did not, None if every one did.
     """
 
-    def __init__(self, sizes: dict[int, float], capacity: float):
-        self.sizes, self._capacity = dict(sizes), capacity
+    def __init__(self, sizes: dict[int, float], capacity: float, multiple: int = 1):
+        self.sizes, self._capacity, self._multiple = dict(sizes), capacity, multiple
         self.best = 0
         self.failed: int | None = None
 
@@ -45,13 +46,16 @@ class Search:
         if len(self.sizes) < 2:
             return None
         if self.failed is None:
-            lines = (on_the_line(self.sizes, share * self._capacity) for share in (MARGIN, 1.0))
+            lines = (self._whole(on_the_line(self.sizes, share * self._capacity)) for share in (MARGIN, 1.0))
             return next((line for line in lines if line > self.best), None)
-        if self.failed - self.best <= max(1, self.best // CLOSE):
+        if self.failed - self.best <= max(self._multiple, self.best // CLOSE):
             return None
         # Where memory was short by fragments, it would be again with one row less.
         line = on_the_line(self.sizes, MARGIN * self._capacity)
-        return max(self.best + 1, min(line, int(STEP * self.failed)))
+        return max(self.best + self._multiple, self._whole(min(line, int(STEP * self.failed))))
+
+    def _whole(self, rows: int) -> int:
+        return rows - rows % self._multiple
 
     def _fits(self, size: float) -> bool:
         return size <= MARGIN * self._capacity

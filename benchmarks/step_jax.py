@@ -42,11 +42,12 @@ class JaxSide:
         self._state = self._new_state()
 
     def device(self) -> dict[str, Any]:
-        """Name, its memory and that of the frozen parameters, in bytes; None where it is not known."""
+        """Name, how many, the memory of one and of the frozen parameters, in bytes; None where it is not known."""
         device = self._mesh.devices.flat[0]
         stats = device.memory_stats() or {}
         frozen = sum(leaf.nbytes for leaf in jax.tree.leaves(self._frozen))
-        return dict(name=device.device_kind, capacity=stats.get("bytes_limit"), frozen=frozen)
+        capacity = stats.get("bytes_limit")
+        return dict(name=device.device_kind, count=self._mesh.size, capacity=capacity, frozen=frozen)
 
     def prepare(self, bucket: Bucket, rows: int, steps: int = 2) -> dict[str, Any]:
         """Compile the step of a shape and run it.

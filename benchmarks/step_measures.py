@@ -182,7 +182,7 @@ class Comparison:
             sizes = self.planned.get(side)
             if is_ours(side) and not sizes:
                 sizes = process.call("plan", self.bucket, first)
-            search = Search(sizes or {0: device["frozen"] or 0}, limit)
+            search = Search(sizes or {0: device["frozen"] or 0}, limit, device.get("count", 1))
             guess: int | None = search.first(first)
             for _ in range(trials + 1):
                 if guess is None:

@@ -47,6 +47,13 @@ def test_nothing_larger_fits():
     assert search.guess() is None and (search.best, search.failed) == (8, 9)
 
 
+def test_devices_share_a_batch_evenly():
+    search = Search({8: 20.0, 16: 35.0}, 100.0, multiple=4)
+    assert search.guess() == 48  # 49 would fit
+    search.too_large(48)
+    assert search.guess() == 44
+
+
 def test_a_first_batch_that_does_not_fit_leaves_nothing_to_guess():
     search = Search({0: 5.0}, 100.0)
     search.too_large(search.first(8))
