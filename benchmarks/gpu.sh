@@ -12,7 +12,9 @@
 #       --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 -d WHEELS array_record diffusers grain ...
 #
 # It is installed into a folder of its own; nothing else on the machine changes. With an empty folder python3 is used as
-# it is. What there was no time for is said at the end; name it alone with --measures and run again.
+# it is. What there was no time for is said at the end; name it alone with --measures and run again. That will be so of
+# the mix: the first run has the most frequent buckets, with 640x640 four fifths of the pictures, and all of them take
+# `--measures mix` and 8 minutes of their own.
 #
 # Of the tree it reads benchmarks, configs and pea_jax, 1 MB: weights are random, made on the GPU. assets, 68 MB, may
 # stay behind where the way to the machine is narrow, in either of two ways:
@@ -30,9 +32,10 @@ if compgen -G "$wheels/*.whl" >/dev/null; then
 fi
 export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TF_CPP_MIN_LOG_LEVEL=2
 
-# 10 seconds after the budget an unfinished measure is ended; its rows are written already.
+# 10 seconds after the budget an unfinished measure is ended; its rows are written already. PyTorch takes more than a
+# minute to compile for a bucket, so that three processes of it share the mix; more would not have the memory.
 timeout --signal=INT 475 python3 -m benchmarks.step \
   --config configs/ru.py --networks sdxl --bucket 640x640 --batch_size 8 --steps 8 \
-  --groups tuned,pea_jax published,pea_jax-uncached --mixed tuned,pea_jax \
-  --searched published pea_jax-remat tuned-checkpointing \
-  --measures speed start mix largest --budget 460 "$@"
+  --groups pea_jax,tuned,published,pea_jax-uncached --mixed tuned,pea_jax --at_once 3 \
+  --searched published pea_jax-remat --trials 4 \
+  --measures speed mix start largest --mix_until 200 --budget 460 "$@"

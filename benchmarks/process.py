@@ -42,9 +42,19 @@ class Process:
         Raises:
           Failed: it raised, the process died, or the deadline has come.
         """
-        try:
+        self.begin(method, *arguments)
+        return self.result()
+
+    def begin(self, method: str, *arguments: Any) -> None:
+        """Have a method called, after those begun before; `result` waits for it."""
+        with contextlib.suppress(OSError):  # of a process that is gone, as `result` will say
             self._connection.send((method, arguments))
-            if not self._connection.poll(min(max(0.0, self._deadline - time.monotonic()), LONGEST)):
+
+    def result(self, by: float = float("inf")) -> Any:
+        """Of the earliest call whose result was not taken yet; as `call`. `by`: an earlier deadline."""
+        try:
+            left = min(self._deadline, by) - time.monotonic()
+            if not self._connection.poll(min(max(0.0, left), LONGEST)):
                 self._process.kill()
                 raise Failed("out of time")
             error, result = self._connection.recv()
@@ -87,7 +97,11 @@ def _answer(side: Any, method: str, values: tuple[Any, ...]) -> tuple[Any, Any]:
         return None, getattr(side, method)(*values)
     except Exception as error:
         described = _described(error)
-    side.recover()  # outside of the handler, whose traceback keeps the memory of the failed call
+    try:
+        side.recover()  # outside of the handler above, whose traceback keeps the memory of the failed call
+    except Exception as error:
+        text, out_of_memory = described
+        return (f"{text}; and then, on the way back, {_described(error)[0]}", out_of_memory), None
     return described, None
 
 

@@ -15,9 +15,9 @@
 
 `NAME@2` runs in two threads. All weights are random and made where they are used; `--networks sdxl` takes the sizes of
 Stable Diffusion XL in place of the files that the config names. Each side has a process of its own; those of a group
-live together and take turns, round by round; the median of the rounds counts, and compiling and warming up do not. A
-side that fails is a row that says why. What is measured is in `--out` at once, so that a run that is cut short loses
-nothing; after `--budget` seconds no more is begun.
+live together, compile at the same time and then take turns, round by round; the median of the rounds counts, and
+compiling and warming up do not. A side that fails is a row that says why. What is measured is in `--out` at once, so
+that a run that is cut short loses nothing; after `--budget` seconds no more is begun.
 """
 
 import argparse
@@ -42,15 +42,14 @@ def main() -> None:
     bucket = args.bucket or next(iter(mix))
     about: dict[str, Any] = dict(config=args.config, networks=args.networks, batch_size=args.batch_size, bucket=bucket)
     rows = Rows(args.out, about)
-    deadline = time.monotonic() + (args.budget or float("inf"))
-    comparison = Comparison(
-        work, rows, bucket, mix, rounds=args.rounds, steps=args.steps, deadline=deadline, cache=args.cache
-    )
-    for measure in args.measures:
-        if time.monotonic() > deadline:
-            print(f"out of time: {measure} is not measured; ask for it alone with --measures {measure}")
-            continue
-        MEASURES[measure](comparison, args)
+    with Comparison(
+        work, rows, bucket, mix, rounds=args.rounds, steps=args.steps, deadline=args.budget, cache=args.cache
+    ) as comparison:
+        for measure in args.measures:
+            if time.monotonic() > comparison.deadline:
+                print(f"out of time: {measure} is not measured; ask for it alone with --measures {measure}")
+                continue
+            MEASURES[measure](comparison, args)
     Console(width=140).print(table(rows, [side for group in args.groups for side in group], bucket))
     for line in bars(rows, bucket, mix):
         print(line)
@@ -71,7 +70,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=3, help="batch sizes that are tried in search of the largest")
     parser.add_argument("--capacity", type=float, help="gigabytes that the search may use; by default all")
-    parser.add_argument("--budget", type=float, help="seconds after which nothing is begun")
+    parser.add_argument("--budget", type=_seconds, default=float("inf"), help="seconds after which nothing is begun")
+    parser.add_argument("--at_once", type=int, default=1, help="buckets of the mix that are prepared at the same time")
+    parser.add_argument(
+        "--mix_until", type=_seconds, default=float("inf"), help="seconds after which no more are begun"
+    )
     parser.add_argument("--cache", default="build/compilation-cache", help="folder of compiled programs")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     return parser.parse_args()
@@ -80,6 +83,11 @@ def arguments() -> argparse.Namespace:
 def _bucket(text: str) -> Bucket:
     width, height = text.split("x")
     return int(width), int(height)
+
+
+def _seconds(text: str) -> float:
+    """From now, in `time.monotonic()`."""
+    return time.monotonic() + float(text)
 
 
 def _group(text: str) -> list[str]:

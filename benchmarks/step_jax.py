@@ -9,14 +9,13 @@ import numpy as np
 
 from benchmarks import memory
 from benchmarks.random_models import random_models
-from benchmarks.step_work import Bucket, Work
-from pea_jax import command, flops
+from benchmarks.step_programs import Programs, threads
+from benchmarks.step_work import Bucket, Shape, Work
+from pea_jax import command
 from pea_jax import mesh as meshes
 from pea_jax.distill import models
 from pea_jax.distill.compiled import jitted
 from pea_jax.distill.step import make_train_step
-
-Shape = tuple[Bucket, int]
 
 
 class JaxSide:
@@ -34,7 +33,7 @@ class JaxSide:
         self._step = jitted(step, self._mesh)
         self._frozen = models.frozen_trees(frozen_models, cached=cached)
         self._new_state = lambda: models.new_state(config, adapter, self._mesh)
-        self._compiled: dict[Shape, Any] = {}
+        self._programs = Programs()
         self._batches: dict[Shape, Any] = {}
         self.recover()
 
@@ -43,29 +42,59 @@ class JaxSide:
         self._state = self._new_state()
 
     def device(self) -> dict[str, Any]:
-        """Name, its memory and that of the frozen parameters, in bytes; None where it is not known."""
+        """Name, how many, the memory of one and of the frozen parameters, in bytes; None where it is not known."""
         device = self._mesh.devices.flat[0]
         stats = device.memory_stats() or {}
         frozen = sum(leaf.nbytes for leaf in jax.tree.leaves(self._frozen))
-        return dict(name=device.device_kind, capacity=stats.get("bytes_limit"), frozen=frozen)
+        capacity = stats.get("bytes_limit")
+        return dict(name=device.device_kind, count=self._mesh.size, capacity=capacity, frozen=frozen)
 
     def prepare(self, bucket: Bucket, rows: int, steps: int = 2) -> dict[str, Any]:
         """Compile the step of a shape and run it.
 
-        Returns the seconds of both together, the operations of a step and the bytes that the compiler planned.
+        Returns the seconds of both together, without what `compile` has done before, those of compiling, the operations
+        of a step and the bytes that the compiler planned.
         """
         start = time.perf_counter()
-        batch = self._batches[bucket, rows] = self._batch(bucket, rows)
-        traced = self._step.trace(self._state, self._frozen, self._put(batch))
-        compiled = self._compiled[bucket, rows] = traced.lower().compile()
+        self._begin(bucket, rows)
+        self._batches[bucket, rows] = self._batch(bucket, rows)
+        program = self._programs[bucket, rows]
         self._run(bucket, rows, steps)
-        plan = compiled.memory_analysis()
-        sizes = [plan.argument_size_in_bytes, plan.temp_size_in_bytes, plan.output_size_in_bytes]
         return dict(
             seconds=time.perf_counter() - start,
-            operations=flops.count(traced.jaxpr, again=False),
-            planned=sum(sizes) - plan.alias_size_in_bytes,
+            compiling=program.seconds,
+            operations=program.operations,
+            planned=program.planned,
         )
+
+    def compile(self, shapes: list[Shape]) -> None:
+        """Several shapes at once, before they are prepared; where one fails, preparing it says so."""
+        for shape in shapes:
+            self._begin(*shape)
+        self._programs.wait()
+
+    def plan(self, bucket: Bucket, rows: int) -> dict[int, int]:
+        """Bytes that steps of some batches take, `rows` and its doubles, as compiled at once and not run.
+
+        One that the compiler finds too large is left out.
+        """
+        batches = [rows * 2**power for power in range(max(2, min(5, threads())))]
+        self.compile([(bucket, batch) for batch in batches])
+        sizes = {}
+        for batch in batches:
+            try:
+                sizes[batch] = self._programs[bucket, batch].planned
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+        return sizes
+
+    def _begin(self, bucket: Bucket, rows: int) -> None:
+        places = meshes.batch_sharding(self._mesh)
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=places), self._batch(bucket, 1)
+        )
+        self._programs.begin((bucket, rows), self._step, self._state, self._frozen, batch)
 
     def round(self, bucket: Bucket, rows: int, steps: int) -> dict[str, float]:
         """Seconds a step, of `steps` in a row, after one to warm up."""
@@ -78,14 +107,14 @@ class JaxSide:
         return dict(seconds=seconds, peak=self._peak())
 
     def _run(self, bucket: Bucket, rows: int, steps: int) -> dict[str, jax.Array]:
+        step = self._programs[bucket, rows].run
         for _ in range(steps):
-            batch = self._put(self._batches[bucket, rows])
-            self._state, metrics = self._compiled[bucket, rows](self._state, self._frozen, batch)
+            self._state, metrics = step(self._state, self._frozen, self._put(self._batches[bucket, rows]))
         return jax.block_until_ready((self._state, metrics))[1]
 
     def try_batch(self, bucket: Bucket, rows: int) -> int:
         """Bytes that two steps of this batch size take; raises where the memory does not do."""
-        self._compiled.clear()
+        self._programs.keep((bucket, rows))
         self._batches.clear()
         return self.prepare(bucket, rows)["planned"]
 

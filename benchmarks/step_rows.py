@@ -21,6 +21,12 @@ class Rows:
     about: dict[str, Any]
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
+    def update(self, measure: str, **row: Any) -> None:
+        """As `add`, in place of what was known of the same side and bucket so far."""
+        same = dict(measure=measure, side=row["side"], bucket=row["bucket"])
+        self.rows = [other for other in self.rows if "failed" in other or not same.items() <= other.items()]
+        self.add(measure=measure, **row)
+
     def add(self, **row: Any) -> None:
         self.rows.append(row)
         print("  ".join(f"{name}={_short(value)}" for name, value in row.items()), flush=True)

@@ -19,7 +19,7 @@ OURS: dict[str, dict[str, Any]] = {
 def make_side(name: str, work: Work) -> Any:
     """A `JaxSide` or a `TorchSide`; `NAME@2` in two threads."""
     name, _, threads = name.partition("@")
-    if name in OURS:
+    if is_ours(name):
         from benchmarks.step_jax import JaxSide
 
         return JaxSide(work, cached=is_cached(name), fields=OURS[name])
@@ -28,6 +28,10 @@ def make_side(name: str, work: Work) -> Any:
     from benchmarks.step_torch import RECIPES, TorchSide
 
     return TorchSide(work, dataclasses.replace(RECIPES[name], threads=int(threads or 0)))
+
+
+def is_ours(name: str) -> bool:
+    return name.partition("@")[0] in OURS
 
 
 def is_cached(name: str) -> bool:

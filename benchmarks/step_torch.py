@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from benchmarks import memory, published
-from benchmarks.step_work import Bucket, Work
-from benchmarks.torch_recipes import RECIPES, Recipe, made, prepared
+from benchmarks.step_work import Bucket, Shape, Work
+from benchmarks.torch_recipes import RECIPES, Recipe, made, prepare_compiler, prepared
 from benchmarks.torch_texts import Texts
 
 __all__ = ["RECIPES", "TorchSide"]
@@ -28,9 +28,7 @@ class TorchSide:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = getattr(torch, config.dtype)
         if recipe.compiled:
-            torch.set_float32_matmul_precision("high")
-            torch.backends.cudnn.benchmark = True
-            torch._dynamo.config.recompile_limit = 64  # every width of a block is a shape of its own
+            prepare_compiler()
         torch.manual_seed(0)
         unet = made(UNet2DConditionModel, networks.unet, self._device, self._dtype)
         self.teacher = None if recipe.shared else published.Denoiser(copy.deepcopy(unet))  # before it has hooks
@@ -47,7 +45,7 @@ class TorchSide:
             null_states=torch.zeros(1, student_tokens, networks.student["hidden_size"], device=self._device),
             null_prompt_embeds=torch.zeros(1, teacher_tokens, networks.prompt_dim, device=self._device),
         )
-        self._batches: dict[tuple[Bucket, int], dict[str, Any]] = {}
+        self._batches: dict[Shape, dict[str, Any]] = {}
 
     def device(self) -> dict[str, Any]:
         """As `JaxSide.device`."""
@@ -57,9 +55,14 @@ class TorchSide:
         return dict(name=torch.cuda.get_device_name(), capacity=capacity, frozen=torch.cuda.memory_allocated())
 
     def prepare(self, bucket: Bucket, rows: int) -> dict[str, Any]:
-        """Compile for a shape, by running it."""
+        """Compile for a shape, by running it; the one before is forgotten.
+
+        Before each call Dynamo goes through the programs that it keeps; with those of every shape it would take long.
+        """
         start = time.perf_counter()
-        self._batches[bucket, rows] = self.host_batch(bucket, rows)
+        self._batches = {(bucket, rows): self.host_batch(bucket, rows)}
+        if self._recipe.compiled:
+            torch._dynamo.reset()
         self.round(bucket, rows, 2)
         return dict(seconds=time.perf_counter() - start)
 
@@ -85,7 +88,6 @@ class TorchSide:
 
     def try_batch(self, bucket: Bucket, rows: int) -> int:
         """As `JaxSide.try_batch`."""
-        self._batches.clear()
         self.prepare(bucket, rows)
         return self._peak()
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from benchmarks.networks import SIZES, Networks
 
 Bucket = tuple[int, int]  # width, height
+Shape = tuple[Bucket, int]  # and rows of a batch
 
 
 def _value(text: str) -> Any:

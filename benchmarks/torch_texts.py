@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from benchmarks.networks import Config, Networks
+from benchmarks.torch_recipes import made_on
 
 _SHAPELESS = ("architectures", "dtype", "torch_dtype", "transformers_version", "tokenizer_class")
 
@@ -15,11 +16,12 @@ class Texts:
     """Token ids of a batch to its `states`, `prompt_embeds` and `pooled_prompt_embeds`."""
 
     def __init__(self, networks: Networks, device: torch.device, dtype: torch.dtype):
-        self._student = _student(networks.student)
-        self._clip = CLIPTextModel(_clip(networks.text_encoder))
-        self._clip_2 = CLIPTextModelWithProjection(_clip(networks.text_encoder_2))
+        with made_on(device, dtype):
+            self._student = _student(networks.student)
+            self._clip = CLIPTextModel(_clip(networks.text_encoder))
+            self._clip_2 = CLIPTextModelWithProjection(_clip(networks.text_encoder_2))
         for network in (self._student, self._clip, self._clip_2):
-            network.to(device, dtype).eval().requires_grad_(False)
+            network.eval().requires_grad_(False)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         student, teacher = batch["student_tokens"], batch["teacher_tokens"]

@@ -5,7 +5,7 @@ import itertools
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -166,7 +166,7 @@ def _guess(sizes: dict[int, int], limit: int) -> int | None:
     """What to compile next, given the memory of batches in the order in which they were; None when it is close."""
     fits = max((batch for batch, size in sizes.items() if size <= limit), default=0)
     too_large = min((batch for batch, size in sizes.items() if size > limit), default=None)
-    line = _on_the_line(sizes, limit)
+    line = on_the_line(sizes, limit)
     if too_large is None:
         return line if line > fits else None
     if too_large - fits <= max(1, fits // CLOSE):
@@ -178,8 +178,8 @@ def _guess(sizes: dict[int, int], limit: int) -> int | None:
     return max(fits + 1, min(line, too_large - max(1, too_large // CLOSE)))
 
 
-def _on_the_line(sizes: dict[int, int], limit: int) -> int:
-    """What fits by the line through the two batches whose memory is nearest to `limit`."""
+def on_the_line(sizes: Mapping[int, float], limit: float) -> int:
+    """What fits into `limit` bytes by the line through the two batches whose memory, `sizes`, is nearest to it."""
     (a, size_a), (b, size_b) = sorted(sizes.items(), key=lambda item: abs(item[1] - limit))[:2]
     each = (size_b - size_a) / (b - a)
     return math.floor(b + (limit - size_b) / each) if each > 0 else max(a, b)

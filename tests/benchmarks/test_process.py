@@ -20,8 +20,17 @@ def test_a_side_answers_fails_and_goes_on():
         with pytest.raises(Failed) as failed:
             process.call("fail", "RESOURCE_EXHAUSTED: 3 GB")
         assert failed.value.out_of_memory and process.call("count") == 2
+        process.begin("greet", "her")
+        process.begin("count")
+        assert process.result() == "one greets her in Russian" and process.result() == 2
+        with pytest.raises(Failed, match="RuntimeError: out of memory; .* ValueError: still no room") as failed:
+            process.call("break_down")
+        assert failed.value.out_of_memory and process.call("count") == 3
         with pytest.raises(Failed, match="exit code 3"):
             process.call("die")
+        process.begin("count")
+        with pytest.raises(Failed, match="exit code 3"):
+            process.result()
     finally:
         process.close()
 
@@ -36,3 +45,17 @@ def test_the_deadline_ends_what_hangs():
     finally:
         process.close()
     assert time.monotonic() - start < 30
+
+
+def test_a_result_may_have_to_come_earlier():
+    process = Process(Side, "three", deadline=float("inf"))
+    try:
+        process.begin("greet", "you")
+        process.begin("hang")
+        assert process.result()
+        with pytest.raises(Failed, match="out of time"):
+            process.result(by=time.monotonic() + 0.1)
+        with pytest.raises(Failed, match="ended with exit code -9"):
+            process.call("greet", "you")
+    finally:
+        process.close()

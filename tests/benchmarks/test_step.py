@@ -96,6 +96,12 @@ class Pretended:
     def device(self):
         return dict(name="cpu", capacity=None, frozen=0)
 
+    def compile(self, shapes):
+        pass
+
+    def plan(self, bucket, rows):
+        return {rows: 10**9 * rows, 2 * rows: 2 * 10**9 * rows}
+
     def prepare(self, bucket, rows, steps=2):
         return dict(seconds=1.0, operations=1e9, planned=100)
 
@@ -113,6 +119,13 @@ class InThisProcess:
 
     def __init__(self, make, name, work, **_):
         self._side = Pretended() if name.startswith("pea_jax") else make(name, work)
+        self._begun = []
+
+    def begin(self, *call):
+        self._begun.append(call)
+
+    def result(self, by=None):
+        return self.call(*self._begun.pop(0))
 
     def call(self, method, *arguments):
         if method == "matmul_rate":
@@ -142,7 +155,8 @@ def test_every_measure_runs_and_is_written_at_once(tmp_path: pathlib.Path, monke
     assert result["versions"]["jax"] and result["batch_size"] == ROWS
     assert not [row for row in result["rows"] if "failed" in row]
     steps = {(row["side"], tuple(row["bucket"])): row for row in result["rows"] if row["measure"] == "step"}
-    assert len(steps) == 6 and 0 < steps["published", BUCKET]["mfu"] < steps["pea_jax", OTHER]["mfu"]
+    assert len(steps) == 6 and {len(row["rounds"]) for row in steps.values()} == {2}
+    assert 0 < steps["published", BUCKET]["mfu"] < steps["pea_jax", OTHER]["mfu"]
     largest = {row["side"]: row["rows"] for row in result["rows"] if row["measure"] == "largest batch"}
     assert largest["published"] > ROWS and largest["pea_jax"] == 5
     shown = capsys.readouterr().out
@@ -169,6 +183,44 @@ def test_a_side_that_fails_is_a_row_and_the_others_go_on(tmp_path: pathlib.Path,
     monkeypatch.setattr(Pretended, "round", once)
     dataclasses.replace(comparison, rounds=3).speed(["pea_jax"], [OTHER])
     assert rows.one("step", side="pea_jax", bucket=OTHER)["rounds"] == [1.0]  # what it did before it failed
+
+
+def test_what_was_found_before_the_time_ended_is_kept(tmp_path: pathlib.Path, monkeypatch):
+    tried = []
+
+    def until_the_third(self, bucket, rows):
+        tried.append(rows)
+        if len(tried) == 3:
+            raise Failed("out of time")
+        return 10**9 * rows
+
+    monkeypatch.setattr(step_measures, "Process", InThisProcess)
+    monkeypatch.setattr(Pretended, "try_batch", until_the_third)
+    rows = Rows(tmp_path / "rows.json", dict(batch_size=ROWS))
+    comparison = Comparison(work(), rows, BUCKET, {BUCKET: 1.0}, rounds=1, steps=1, deadline=1e9, cache="")
+    comparison.largest_batch("pea_jax", trials=5, capacity=50e9)
+    written = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row.get("failed") for row in written] == [None, "out of time"]
+    assert rows.one("largest batch", side="pea_jax")["rows"] == 48 and tried == [4, 48, 50]
+
+
+def test_a_side_is_written_while_the_others_have_their_turn(tmp_path: pathlib.Path, monkeypatch):
+    path = tmp_path / "rows.json"
+    seen = []
+
+    def looking(self, bucket, rows, steps):
+        written = json.loads(path.read_text())["rows"]
+        seen.append([(row["side"], len(row["rounds"])) for row in written if row["measure"] == "step"])
+        return dict(seconds=1.0, peak=1)
+
+    monkeypatch.setattr(step_measures, "Process", InThisProcess)
+    monkeypatch.setattr(Pretended, "round", looking)
+    rows = Rows(path, dict(batch_size=ROWS))
+    with Comparison(work(), rows, BUCKET, {BUCKET: 1.0}, rounds=2, steps=1, deadline=1e9, cache="") as comparison:
+        comparison.speed(["pea_jax", "pea_jax-remat"], [BUCKET], planned=["pea_jax-int8"])
+    first, second = "pea_jax", "pea_jax-remat"
+    assert seen == [[], [(first, 1)], [(first, 1), (second, 1)], [(second, 1), (first, 2)]]
+    assert comparison.planned == {"pea_jax-int8": {ROWS: 10**9 * ROWS, 2 * ROWS: 2 * 10**9 * ROWS}}
 
 
 def test_bars_and_mix_are_arithmetic(tmp_path: pathlib.Path):

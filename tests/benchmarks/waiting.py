@@ -23,5 +23,11 @@ class Side:
     def die(self) -> None:
         os._exit(3)
 
+    def break_down(self) -> None:
+        self.name = ""
+        raise RuntimeError("out of memory")
+
     def recover(self) -> None:
         self.failures += 1
+        if not self.name:
+            raise ValueError("still no room")
