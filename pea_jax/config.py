@@ -3,6 +3,7 @@
 A field may be overridden on the command line: `--config.optimizer.learning_rate=3e-4`.
 """
 
+import difflib
 import functools
 import json
 import pathlib
@@ -205,6 +206,7 @@ def check(config: ConfigDict) -> None:
     Raises:
       PeaError: naming the field.
     """
+    _check_names(config.to_dict())
     for least, names in LEAST.items():
         for name in names:
             if (value := _field(config, name)) < least:
@@ -219,6 +221,23 @@ def check(config: ConfigDict) -> None:
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
     if not config.data.buckets:
         raise PeaError("config.data.buckets: there are none; give at least one (width, height)")
+
+
+def _check_names(found: dict[str, Any]) -> None:
+    """A field that a config file misspells is a new one to Python, and would change nothing."""
+    wanted = base("").to_dict()
+    if unknown := _missing(found, wanted):
+        nearest = difflib.get_close_matches(unknown[0], _names(wanted), 1)
+        advice = f"; did you mean config.{nearest[0]}?" if nearest else ""
+        raise PeaError(f"config.{unknown[0]}: there is no such field{advice}")
+    if missing := _missing(wanted, found):
+        raise PeaError(f"config.{missing[0]}: is not there; the config file must keep every field of config.base")
+
+
+def _names(fields: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """All fields, dotted, groups too."""
+    inner = [_names(value, f"{prefix}{name}.") for name, value in fields.items() if isinstance(value, Mapping)]
+    return [prefix + name for name in fields] + sum(inner, [])
 
 
 def _field(config: ConfigDict, name: str) -> Any:

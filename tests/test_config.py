@@ -88,6 +88,37 @@ def test_unknown_preset_names_those_that_exist():
         get_config(commands.ROOT / "configs" / "ru.py", "sd3")
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_passes(name: str):
+    for preset in PRESETS[name]:
+        config.check(get_config(commands.ROOT / "configs" / f"{name}.py", preset))
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("num_step", "config.num_step: there is no such field; did you mean config.num_steps?"),
+        ("data.caption_variant", "did you mean config.data.caption_variants?"),
+        ("loss.feature", "did you mean config.loss.features?"),
+        ("optimizer.learning_rat", "did you mean config.optimizer.learning_rate?"),
+        ("zzz", "config.zzz: there is no such field$"),
+    ],
+)
+def test_a_config_file_that_misspells_a_field(field: str, message: str):
+    chosen = config.emoji("ru")
+    *groups, name = field.split(".")
+    setattr(functools.reduce(getattr, groups, chosen), name, 1)
+    with pytest.raises(PeaError, match=message.replace("?", "[?]")):
+        config.check(chosen)
+
+
+def test_a_config_file_that_loses_a_field():
+    chosen = config.emoji("ru")
+    chosen.sample = dict(every=1, count=2)
+    with pytest.raises(PeaError, match="config.sample.guidance_scale: is not there"):
+        config.check(chosen)
+
+
 def test_a_new_language_is_one_file(world, tmp_path: pathlib.Path):
     """Written, trained for a few steps on the tiny models, exported."""
     (tmp_path / "tr.py").write_text(TURKISH)
