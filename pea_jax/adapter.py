@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from pea_jax.errors import PeaError
 from pea_jax.weights.adapter_layouts import CONFIG, WEIGHTS, check_layout, find_adapter, open_published
@@ -20,6 +20,7 @@ from pea_jax.weights.stored import StoredArray
 from pea_jax.weights.torch_names import fill, to_torch_names
 
 CARD = "README.md"
+SAMPLES = "samples.png"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +128,8 @@ class PEAdapter(nnx.Module):
     def save_pretrained(self, folder: str | pathlib.Path, config: Mapping[str, Any], card: str) -> None:
         """Write weights (PyTorch names and layouts), config.json and the model card; all of them or nothing.
 
+        An adapter that is there is replaced as a whole.
+
         Raises:
           PeaError: the folder cannot be written, or holds something else.
         """
@@ -136,7 +139,7 @@ class PEAdapter(nnx.Module):
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            save_file(to_torch_names(self), partial / WEIGHTS)
+            (partial / WEIGHTS).write_bytes(save(to_torch_names(self)))  # `save_file` lets nobody else read it
             (partial / CONFIG).write_text(json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
             (partial / CARD).write_text(card)
             shutil.rmtree(folder, ignore_errors=True)
@@ -155,13 +158,15 @@ def check_replaceable(folder: pathlib.Path) -> None:
     """Refuse to write an adapter in the place of something else.
 
     Raises:
-      PeaError: `folder` is a file, or has files in it but no adapter.
+      PeaError: `folder` is a file, or has something in it that is not of an adapter.
     """
     if folder.exists() and not folder.is_dir():
         raise PeaError(f"{folder}: is a file; name a directory for the adapter")
-    found = sorted(path.name for path in folder.glob("*"))
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if found and WEIGHTS not in found:
         raise PeaError(f"{folder}: would be replaced, but holds no adapter ({found[0]}); name a new directory")
+    if foreign := [name for name in found if name not in (WEIGHTS, CONFIG, CARD, SAMPLES)]:
+        raise PeaError(f"{folder}: would be replaced, but holds more than an adapter ({foreign[0]}); name another")
 
 
 def _check_axes(tensors: Mapping[str, StoredArray], *, source: str) -> None:

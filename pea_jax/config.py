@@ -3,8 +3,11 @@
 A field may be overridden on the command line: `--config.optimizer.learning_rate=3e-4`.
 """
 
+import difflib
 import functools
 import json
+import math
+import numbers
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,8 +43,15 @@ LEAST = {
         "evaluation.seen", "evaluation.seed",
     ),
 }  # fmt: skip
+# What they may be at most: shares; a schedule of 1000 training steps has 999 to draw in; seeds of 32 bits, of which the
+# loader takes one more for each bucket.
+MOST = {
+    1: ("condition_dropout", "ema_decay", "optimizer.b1", "optimizer.b2", "data.max_bad_rate"),
+    999: ("sample.steps", "evaluation.steps"),
+    2**31 - 1: ("seed",),
+    2**32 - 1: ("sample.seed", "evaluation.seed"),
+}
 CHOICES = {"dtype": DTYPES, "vae_dtype": ("", *DTYPES), "remat": POLICIES}
-SHARES = ("condition_dropout", "ema_decay", "optimizer.b1", "optimizer.b2", "data.max_bad_rate")  # at most 1
 
 
 def base(language: str) -> ConfigDict:
@@ -205,20 +215,90 @@ def check(config: ConfigDict) -> None:
     Raises:
       PeaError: naming the field.
     """
+    fields = config.to_dict()
+    _check_names(fields)
+    _check_numbers(base("").to_dict(), fields)
+    _check_sizes(config)
     for least, names in LEAST.items():
         for name in names:
             if (value := _field(config, name)) < least:
                 raise PeaError(f"config.{name}={value}: must be at least {least}")
-    for name in SHARES:
-        if (value := _field(config, name)) > 1:
-            raise PeaError(f"config.{name}={value}: must be at most 1")
+    for most, names in MOST.items():
+        for name in names:
+            if (value := _field(config, name)) > most:
+                raise PeaError(f"config.{name}={value}: must be at most {most}")
     for name, choices in CHOICES.items():
         if (value := _field(config, name)) not in choices:
             raise PeaError(f"config.{name}={value!r}: choose from {', '.join(filter(None, choices))}")
     if not any(value for name, value in config.loss.items() if name != "hybrid"):
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
-    if not config.data.buckets:
+
+
+def _check_names(found: dict[str, Any]) -> None:
+    """A field that a config file misspells is a new one to Python, and would change nothing."""
+    wanted = base("").to_dict()
+    if unknown := _missing(found, wanted):
+        nearest = difflib.get_close_matches(unknown[0], _names(wanted), 1)
+        advice = f"; did you mean config.{nearest[0]}?" if nearest else ""
+        raise PeaError(f"config.{unknown[0]}: there is no such field{advice}")
+    if missing := _missing(wanted, found):
+        raise PeaError(f"config.{missing[0]}: is not there; the config file must keep every field of config.base")
+
+
+def _check_numbers(wanted: Mapping[str, Any], found: Mapping[str, Any], prefix: str = "") -> None:
+    """A group that a config file replaces may hold anything; and no comparison refuses nan."""
+    for name, example in wanted.items():
+        value, field = found[name], f"config.{prefix}{name}"
+        if isinstance(example, Mapping):
+            _check_numbers(example, value, f"{prefix}{name}.")
+        elif kind := _lacking(example, value):
+            raise PeaError(f"{field}={value!r}: must be {kind}")
+
+
+def _lacking(example: Any, value: Any) -> str:
+    """What `value` should be, to go where `example` is; empty: it does."""
+    if isinstance(example, bool):
+        return "" if isinstance(value, bool) else "True or False"
+    if isinstance(example, numbers.Integral):
+        return "" if isinstance(value, numbers.Integral) else "a whole number"
+    return "a finite number" if isinstance(example, numbers.Real) and not _is_finite(value) else ""
+
+
+def _check_sizes(config: ConfigDict) -> None:
+    buckets, weights = config.data.buckets, config.data.bucket_weights
+    if not _is_size(config.picture_size):
+        raise PeaError(f"config.picture_size={config.picture_size!r}: must be (width, height), e.g. (64, 64)")
+    if not isinstance(buckets, tuple | list) or not all(map(_is_size, buckets)):
+        raise PeaError(f"config.data.buckets={buckets!r}: each must be (width, height), e.g. ((64, 64),)")
+    if not buckets:
         raise PeaError("config.data.buckets: there are none; give at least one (width, height)")
+    if not isinstance(weights, tuple | list) or not all(map(_is_finite, weights)):
+        raise PeaError(f"config.data.bucket_weights={weights!r}: must be finite numbers")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(x, numbers.Integral) for x in value)
+
+
+def data_of(config: ConfigDict, name: str) -> str:
+    """The shard patterns of `config.data.train` or `config.data.validation`.
+
+    Raises:
+      PeaError: there are none.
+    """
+    if not config.data[name].split():
+        raise PeaError(f"config.data.{name}: no data given; name tar shards or a folder")
+    return config.data[name]
+
+
+def _names(fields: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """All fields, dotted, groups too."""
+    inner = [_names(value, f"{prefix}{name}.") for name, value in fields.items() if isinstance(value, Mapping)]
+    return [prefix + name for name in fields] + sum(inner, [])
 
 
 def _field(config: ConfigDict, name: str) -> Any:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 from rich import progress
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pea_jax.errors import PeaError
@@ -61,17 +62,8 @@ class Report:
         self._flops = self._executed = 0.0
         self._clock: float | None = None
         self._clock_step = first_step
-        self._bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._bar.add_task("train", total=num_steps, completed=first_step, text="")
+        self._bar = _Bar()
+        self._task = self._bar.add_task("train", total=num_steps, completed=first_step, speed="")
 
     def __enter__(self) -> "Report":
         self._bar.start()
@@ -127,9 +119,10 @@ class Report:
         with writing(self._path):
             print(json.dumps(entry), file=self._file, flush=True)
         self._events.scalars(step, entry)
-        hidden = ("step", "gradient_norm", "learning_rate")
-        shown = [f"{name} {value:.4g}" for name, value in entry.items() if name not in hidden]
-        self._bar.update(self._task, text="  ".join(shown))
+        hidden = ("step", "gradient_norm", "learning_rate", "images_per_second")
+        self._bar.terms = [f"{name} {value:.4g}" for name, value in entry.items() if name not in hidden]
+        speed = entry.get("images_per_second")
+        self._bar.update(self._task, speed=f"{speed:.4g} images/s" if speed else "")
 
     def picture(self, name: str, step: int, pixels: np.ndarray) -> None:
         """Show an `[H, W, 3]` uint8 picture in TensorBoard."""
@@ -146,6 +139,28 @@ class Report:
             if self._executed > self._flops:
                 speed["hfu"] = round(self._executed / seconds / self._peak_flops, 4)
         return speed
+
+
+class _Bar(Progress):
+    """A training's progress on one line, and below it what was measured last: one line has no room for both."""
+
+    def __init__(self):
+        self.terms: list[str] = []
+        super().__init__(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),  # what the others leave
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.terms:
+            yield Columns(self.terms, padding=(0, 2))
 
 
 class _Events:

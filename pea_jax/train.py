@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from pea_jax import adapter_folder, command, flops, partition, processes
 from pea_jax import mesh as meshes
-from pea_jax.adapter import PEAdapter, is_complete
+from pea_jax.adapter import PEAdapter, check_replaceable, is_complete
 from pea_jax.checkpoint import Checkpoints, saved_steps
 from pea_jax.config import check, differences, of_run
 from pea_jax.data.batches import Batches
@@ -66,6 +66,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, preemption: Preemption) -> 
     if processes.agree(latest == config.num_steps and is_complete(folder)):
         console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {folder}")
         return
+    check_replaceable(folder)
     mesh = meshes.make_mesh_for(config.batch_size, **config.mesh)
     with processes.first_goes_ahead("survey"):  # which it leaves on disk for the others
         prompts = sample_prompts(config)

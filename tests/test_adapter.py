@@ -80,10 +80,23 @@ def test_linear_start_needs_pairs_of_hidden_units():
 
 def test_saving_again_replaces_the_whole_directory(tmp_path):
     random_adapter().save_pretrained(tmp_path / "a", {}, "")
-    (tmp_path / "a" / "stale").touch()
+    (tmp_path / "a" / "samples.png").touch()
     random_adapter(seed=1).save_pretrained(tmp_path / "a", {}, "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
-    assert not (tmp_path / "a" / "stale").exists()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", "a", "adapter.safetensors", "config.json"]
+
+
+@pytest.mark.parametrize("name", [".git", "notes.txt"])
+def test_what_is_not_of_an_adapter_is_never_deleted(tmp_path, name):
+    random_adapter().save_pretrained(tmp_path / "a", {}, "old")
+    (tmp_path / "a" / name).touch()
+    with pytest.raises(PeaError, match=rf"holds more than an adapter \({name}\)"):
+        random_adapter(seed=1).save_pretrained(tmp_path / "a", {}, "new")
+    assert (tmp_path / "a" / name).exists() and (tmp_path / "a" / "README.md").read_text() == "old"
+
+
+def test_whoever_may_read_the_card_may_read_the_weights(tmp_path):
+    random_adapter().save_pretrained(tmp_path / "a", {}, "")
+    assert len({path.stat().st_mode for path in (tmp_path / "a").iterdir()}) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ import shlex
 import pytest
 
 from pea_jax import config
+from pea_jax.distill.judging import read_concepts
+from pea_jax.distill.pictures import sample_prompts
+from pea_jax.distill.training_set import look_at
 from pea_jax.errors import PeaError
 from pea_jax.weights.locations import SEPARATOR
 from tests import commands
@@ -86,6 +89,74 @@ def test_docstring_says_what_to_do(path: pathlib.Path):
 def test_unknown_preset_names_those_that_exist():
     with pytest.raises(PeaError, match="preset 'sd3': not known; choose from emoji, sd15, sdxl"):
         get_config(commands.ROOT / "configs" / "ru.py", "sd3")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_passes(name: str):
+    for preset in PRESETS[name]:
+        config.check(get_config(commands.ROOT / "configs" / f"{name}.py", preset))
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("num_step", "config.num_step: there is no such field; did you mean config.num_steps?"),
+        ("data.caption_variant", "did you mean config.data.caption_variants?"),
+        ("loss.feature", "did you mean config.loss.features?"),
+        ("optimizer.learning_rat", "did you mean config.optimizer.learning_rate?"),
+        ("zzz", "config.zzz: there is no such field$"),
+    ],
+)
+def test_a_config_file_that_misspells_a_field(field: str, message: str):
+    chosen = config.emoji("ru")
+    *groups, name = field.split(".")
+    setattr(functools.reduce(getattr, groups, chosen), name, 1)
+    with pytest.raises(PeaError, match=message.replace("?", "[?]")):
+        config.check(chosen)
+
+
+def test_a_config_file_that_loses_a_field():
+    chosen = config.emoji("ru")
+    chosen.sample = dict(every=1, count=2)
+    with pytest.raises(PeaError, match="config.sample.guidance_scale: is not there"):
+        config.check(chosen)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("optimizer.learning_rate", float("nan"), "must be a finite number"),
+        ("loss.noise", float("inf"), "must be a finite number"),
+        ("data.buckets", 64, "each must be (width, height)"),
+        ("data.buckets", ((64,),), "each must be (width, height)"),
+        ("data.buckets", (("a", "b"),), "each must be (width, height)"),
+        ("data.bucket_weights", (float("nan"),), "must be finite numbers"),
+        ("picture_size", (64, 64, 64), "must be (width, height)"),
+        ("picture_size", 64, "must be (width, height)"),
+        ("seed", 10**20, f"must be at most {2**31 - 1}"),
+        ("sample.seed", 2**33, f"must be at most {2**32 - 1}"),
+        ("sample.steps", 5000, "must be at most 999"),
+        ("sample.count", 2.5, "must be a whole number"),
+        ("sample.guidance_scale", "high", "must be a finite number"),
+    ],
+)
+def test_values_that_no_run_can_have(field: str, value: object, message: str):
+    chosen = config.emoji("ru")
+    *groups, name = field.split(".")
+    with functools.reduce(getattr, groups, chosen).ignore_type() as group:
+        group[name] = value
+    with pytest.raises(PeaError, match=re.escape(f"config.{field}={value!r}: {message}")):
+        config.check(chosen)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [("train", sample_prompts), ("train", look_at), ("validation", read_concepts)]
+)
+def test_data_that_is_not_given(name: str, read):
+    chosen = config.emoji("ru")
+    chosen.data[name] = ""
+    with pytest.raises(PeaError, match=rf"config\.data\.{name}: no data given"):
+        read(chosen)
 
 
 def test_a_new_language_is_one_file(world, tmp_path: pathlib.Path):

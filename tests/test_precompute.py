@@ -1,6 +1,7 @@
 """Latents and text states computed ahead, by the command."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -54,6 +55,24 @@ def test_a_cache_of_other_models_is_refused(written, tmp_path, command):
     result = commands.run_forked(commands.command(command, others, config=commands.CONFIG, **flags))
     assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
     assert "made with text_encoder.prefix = ''" in result.stderr
+
+
+def test_a_cache_of_a_shard_that_was_replaced_is_refused(written, tmp_path):
+    """By one of the same name, with as many samples of the same sizes."""
+    fields, folder = written
+    cache, shard = shutil.copytree(folder, tmp_path / "cache"), shutil.copy2(fields["data.train"], tmp_path / "a.tar")
+    manifest = json.loads((cache / "manifest.json").read_text())
+    assert list(manifest["data"]) == [manifest["train"]] == [str(fields["data.train"])]
+    (old,) = manifest["data"].values()
+    manifest |= {"train": str(shard), "data": {str(shard): old}}
+    (cache / "manifest.json").write_text(json.dumps(manifest))
+    arguments = commands.command("precompute", {**fields, "data.train": shard}, config=commands.CONFIG, out=cache)
+    result = commands.run_forked(arguments)
+    assert result.returncode == 0 and "all parts are there" in result.stdout, result.stderr
+    shard.touch()
+    result = commands.run_forked(arguments)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert f"{cache}: made with data.{shard} = {old!r}" in result.stderr and "name another folder" in result.stderr
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

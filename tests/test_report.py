@@ -1,7 +1,10 @@
+import io
 import json
+import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pea_jax.errors import PeaError
 from pea_jax.report import Report
@@ -55,6 +58,23 @@ def test_resuming_drops_what_came_after_the_checkpoint_and_half_a_line(tmp_path)
     with Report(tmp_path, first_step=2, num_steps=9, batch_size=1) as report:
         report.metrics(3, dict(loss=30.0))
     assert [(line["step"], line["loss"]) for line in entries(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_bar_has_room_in_a_window(tmp_path, monkeypatch, width):
+    """Step, bar, speed and times on one line; each term whole on the lines below."""
+    screen = io.StringIO()
+    monkeypatch.setattr("pea_jax.report.console", Console(file=screen, width=width))
+    terms = dict(loss=12345.6, noise=0.12345, output=0.12345, features=0.12345, conditioning=0.12345, skipped=0)
+    with Report(tmp_path, first_step=0, num_steps=50_000, batch_size=4, peak_flops=1e9) as report:
+        report.advance(1)
+        report.advance(20_000)
+        report.metrics(20_000, terms)
+    first, *others = screen.getvalue().splitlines()
+    assert re.match(r"step 20000/50000 ━+.* \S+ images/s +\d+:\d\d:\d\d left [\d:-]+$", first.rstrip()), first
+    shown = " ".join(others)
+    assert all(f"{name} {value:.4g}" in shown for name, value in terms.items()) and "mfu " in shown
+    assert max(map(len, [first, *others])) <= width
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

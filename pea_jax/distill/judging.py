@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.table import Table
 
+from pea_jax.config import data_of
 from pea_jax.data import Concept, read_split
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.training_set import caption_rules
@@ -35,7 +36,8 @@ class Judgement:
 def read_concepts(config: ConfigDict) -> tuple[list[Concept], list[Concept]]:
     """The concepts of a config's training and validation shards, in the language and in English."""
     settings: dict[str, Any] = dict(languages=(config.language, "en"), caption=caption_rules(config).text)
-    return read_split(config.data.train, **settings), read_split(config.data.validation, **settings)
+    train, validation = data_of(config, "train"), data_of(config, "validation")
+    return read_split(train, **settings), read_split(validation, **settings)
 
 
 def retrieval_among(concepts: list[Concept]) -> Retrieval:

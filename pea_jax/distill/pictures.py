@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from pea_jax import processes
 from pea_jax.adapter import PEAdapter
+from pea_jax.config import data_of
 from pea_jax.data import CaptionRules, Captions, open_source
 from pea_jax.data.skipping import first_good
 from pea_jax.distill.models import FrozenModels
@@ -77,8 +78,9 @@ def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
       PeaError: a shard is missing or damaged, or most of the captions are absent.
     """
     rules = dataclasses.replace(caption_rules(config), variants=1, english_variants=0)
+    train = data_of(config, "train")
     held_out = _first(config.data.validation, rules, config.sample.count // 2) if config.data.validation else []
-    captions = _first(config.data.train, rules, config.sample.count - len(held_out)) + held_out
+    captions = _first(train, rules, config.sample.count - len(held_out)) + held_out
     return [(each.student[0], each.teacher[0]) for each in captions]
 
 

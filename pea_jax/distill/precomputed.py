@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax import processes
-from pea_jax.data import CachedSource, CacheWriter, Sample, divide
+from pea_jax.data import CachedSource, CacheWriter, Sample, divide, open_source
 from pea_jax.data.buckets import Size, add_time_ids, resize_and_crop
 from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
@@ -96,10 +96,11 @@ def _good(
 
 
 def made_with(config: ConfigDict, models: Encoders) -> dict[str, Any]:
-    """What the cached numbers depend on."""
+    """What the cached numbers depend on; a file of the data that is replaced has another stamp."""
     data = config.data
     return dict(
         train=data.train,
+        data={part.path: part.stamp for part in open_source(data.train, data.cache_dir or None).parts},
         language=config.language,
         caption_variants=data.caption_variants,
         english_variants=data.english_variants,

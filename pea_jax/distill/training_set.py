@@ -6,6 +6,7 @@ import functools
 import numpy as np
 from ml_collections import ConfigDict
 
+from pea_jax.config import data_of
 from pea_jax.data import CaptionRules, open_source
 from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
 from pea_jax.data.captions import Kind
@@ -71,7 +72,7 @@ def look_at(config: ConfigDict) -> TrainingSet:
     check_time_ids(data.time_ids)
     weights = bucket_weights(config)
     filters, surveyor = _rules(config)
-    source = open_source(data.train, data.cache_dir or None)
+    source = open_source(data_of(config, "train"), data.cache_dir or None)
     survey = take_survey(source, surveyor, cache_dir=data.cache_dir or None, num_threads=data.num_threads)
     nearest, error = nearest_buckets(survey.rows["width"], np.maximum(survey.rows["height"], 1), buckets)
     kept, removed = apply_reasons(filters.reasons(survey.rows, error), len(survey.rows))
