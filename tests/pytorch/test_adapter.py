@@ -119,6 +119,20 @@ def test_in_the_pipelines_dtype(emoji, pipe):
     assert 0 < (half - full).abs().max() / full.std() < 0.1
 
 
+def test_a_lower_precision_leaves_nothing_behind(emoji):
+    adapter, cpu = emoji[1], torch.device("cpu")
+    (part,) = adapter.text_encoder[0].parts
+    before = adapter.embed(PROMPTS, cpu, torch.float32)["prompt_embeds"]
+    for dtype in (torch.float16, torch.bfloat16):
+        adapter.embed(PROMPTS, cpu, dtype)
+        kept = part._cast
+        adapter.embed(PROMPTS, cpu, dtype)
+        assert part._cast is kept and kept.dtype == dtype
+    after = adapter.embed(PROMPTS, cpu, torch.float32)["prompt_embeds"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert part._cast is None
+
+
 def test_pictures_are_those_of_jax(emoji, pipe, sdxl):
     """The whole way: prompts in Russian to pictures, from the same noise."""
     ours, theirs = emoji
