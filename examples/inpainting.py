@@ -26,7 +26,8 @@ def main(args: argparse.Namespace) -> None:
     pipe, adapter = load(args), PEAdapter.from_pretrained(args.adapter)
     conditioning = adapter.encode(pipe, args.prompt, args.negative_prompt)
     size = args.width, args.height
-    shown = dict(image=Image.open(args.image).resize(size), mask_image=Image.open(args.mask).resize(size))
+    image, mask = Image.open(args.image).convert("RGB"), Image.open(args.mask).convert("L")
+    shown = dict(image=image.resize(size), mask_image=mask.resize(size))
     pipe(**conditioning, **shown, strength=args.strength, **settings(args)).images[0].save(args.out)
 
 

@@ -1,4 +1,4 @@
-"""LCM-LoRA: four steps in place of thirty, on the base model and its fine-tunes.
+"""LCM-LoRA: four steps in place of thirty, on the base model and its fine-tunes. Needs `pip install peft`.
 
 python examples/lcm_lora.py --adapter runs/ru/adapter --prompt "тройка в зимнем лесу" --out troika.png
 """
@@ -17,7 +17,7 @@ PARSER.add_argument("--lora", default="latent-consistency/lcm-lora-sdxl", help="
 def load(args: argparse.Namespace) -> StableDiffusionXLPipeline:
     pipe = StableDiffusionXLPipeline.from_pretrained(args.base_model, torch_dtype=dtype(), **NO_ENGLISH)
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
-    layers, alphas = pipe.lora_state_dict(args.lora)[:2]
+    layers, alphas = pipe.lora_state_dict(args.lora, unet_config=pipe.unet.config)[:2]
     pipe.load_lora_into_unet(layers, alphas, pipe.unet)
     pipe.fuse_lora(components=["unet"])
     return pipe.to(device())

@@ -1,5 +1,7 @@
 """A LoRA of the base model, made for English prompts, under prompts of the adapter's language.
 
+Needs `pip install peft`.
+
 python examples/lora.py --adapter runs/ru/adapter --prompt "рыжий кот, пиксельная графика" --out cat.png
 """
 
@@ -19,7 +21,9 @@ PARSER.add_argument("--scale", type=float, default=1.0, help="how much of the Lo
 def load(args: argparse.Namespace) -> StableDiffusionXLPipeline:
     pipe = StableDiffusionXLPipeline.from_pretrained(args.base_model, torch_dtype=dtype(), **NO_ENGLISH)
     # The UNet's layers alone: those of the English encoders have nothing to act on.
-    layers, alphas = pipe.lora_state_dict(args.lora, weight_name=args.weight_name)[:2]
+    # With the config, names that count the UNet's blocks through (input_blocks.4, as kohya writes them) can be read.
+    found = pipe.lora_state_dict(args.lora, weight_name=args.weight_name, unet_config=pipe.unet.config)
+    layers, alphas = found[:2]
     pipe.load_lora_into_unet(layers, alphas, pipe.unet)
     pipe.fuse_lora(components=["unet"], lora_scale=args.scale)
     return pipe.to(device())

@@ -30,6 +30,7 @@ from pea_jax.distill import data, models
 from pea_jax.distill.judging import Judge, Judgement, read_concepts, report, table
 from pea_jax.errors import PeaError
 from pea_jax.judging import evaluation
+from pea_jax.judging.drawing import folder_name
 from pea_jax.judging.evaluation import Evaluation, Judges
 from pea_jax.judging.picture_files import pictures_in
 from pea_jax.judging.prompts import Prompt, read_prompts, read_translations
@@ -66,6 +67,7 @@ def main() -> None:
     if OUT.value is None:
         raise PeaError("--out is needed: the JSON file to write")
     command.check_file("--out", pathlib.Path(OUT.value))
+    _check_judges()
     if PROMPTS.value:
         on_prompts(PROMPTS.value, pathlib.Path(OUT.value))
     elif FOLDER.value:
@@ -73,6 +75,17 @@ def main() -> None:
     else:
         on_corpus(pathlib.Path(OUT.value))
     processes.wait_for_all("the end")
+
+
+def _check_judges() -> None:
+    """Refuses what would be left out without a word."""
+    of_prompts = dict(clip=CLIP, english_clip=ENGLISH_CLIP, pick_score=PICK_SCORE, image_reward=IMAGE_REWARD)
+    of_prompts |= dict(reference=REFERENCE, inception=INCEPTION)
+    given = [f"--{name}" for name, flag in of_prompts.items() if flag.value]
+    if given and not PROMPTS.value and not FOLDER.value:
+        raise PeaError(f"{given[0]} judges pictures of prompts or in folders; give --prompts or --folder")
+    if PROMPTS.value and REFERENCE.value and not (INCEPTION.value or CLIP.value or ENGLISH_CLIP.value):
+        raise PeaError("--reference needs --inception FILE (FID, KID), or --clip or --english_clip MODEL (CMMD)")
 
 
 def on_corpus(out: pathlib.Path) -> None:
@@ -131,7 +144,7 @@ def on_folders(out: pathlib.Path) -> None:
     """Distances of folders of pictures to another one."""
     if REFERENCE.value is None or not (INCEPTION.value or CLIP.value or ENGLISH_CLIP.value):
         raise PeaError("--folder needs --reference DIR, and --inception FILE (FID, KID) or --clip MODEL (CMMD)")
-    folders = dict(_named("--folder", text) for text in FOLDER.value)
+    folders = _all_named("--folder", FOLDER.value)
     paths = {name: pictures_in(folder) for name, folder in folders.items()}
     distances = evaluation.judge_folders(_judges(), paths, meshes.make_mesh(), seed=0)
     found = evaluation.Evaluation([], distances, {})
@@ -141,14 +154,16 @@ def on_folders(out: pathlib.Path) -> None:
 def _report(
     out: pathlib.Path, found: Evaluation, made_from: dict[str, Any], rows: list[PictureRow], title: str
 ) -> None:
-    made, made_from = tables(found.results, found.distances), dict(made_from, judges=vars(_judges()))
+    made, made_from = tables(found.results, found.distances), dict(made_from, judges=vars(_judges()), notes=found.notes)
     contents = {
-        ".md": as_markdown(title, made, rows, out.parent),
-        ".html": as_html(title, made, rows),
+        ".md": as_markdown(title, made, rows, out.parent, found.notes),
+        ".html": as_html(title, made, rows, found.notes),
         out.suffix: json.dumps(as_json(found.results, found.distances, made_from), indent=2, ensure_ascii=False) + "\n",
     }
     for suffix, content in contents.items():
         _write(out.with_suffix(suffix), content)
+    for note in found.notes:
+        console.print(note)
     for each in made:
         console.print(each.for_screen())
 
@@ -188,7 +203,7 @@ def _seeds() -> list[int]:
 def _adapters(config: ConfigDict) -> dict[str, str]:
     """All adapter directories by name, each made for the config's base model."""
     folders = {"adapter": ADAPTER.value} if ADAPTER.value else {}
-    folders |= dict(_named("--compare", text) for text in COMPARE.value)
+    folders |= _all_named("--compare", COMPARE.value)
     for folder in folders.values():
         found = read_config(folder).get("base_model")
         if found != config.base_model:
@@ -198,9 +213,18 @@ def _adapters(config: ConfigDict) -> dict[str, str]:
     return folders
 
 
+def _all_named(flag: str, texts: list[str]) -> dict[str, str]:
+    folders: dict[str, str] = {}
+    for name, folder in (_named(flag, text) for text in texts):
+        if same := next((other for other in folders if folder_name(other) == folder_name(name)), None):
+            raise PeaError(f"{flag} {name}={folder}: there is {same}={folders[same]} already; give another name")
+        folders[name] = folder
+    return folders
+
+
 def _named(flag: str, text: str) -> tuple[str, str]:
     name, separator, folder = text.partition("=")
-    if not name or not separator or name in RESERVED:
+    if not name or not separator or folder_name(name) in map(folder_name, RESERVED):
         raise PeaError(f"{flag} {text}: must be NAME=DIR, the name neither adapter nor untrained")
     return name, folder
 

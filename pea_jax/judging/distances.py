@@ -36,17 +36,17 @@ def distances(
     """FID and KID where there are Inception's features, CMMD where there are CLIP's.
 
     Args:
-      systems: the pictures of each.
+      systems: the pictures of each; one with fewer than two has no distances.
       reference: those of the folder.
       inception, clip: what gives the features of pictures.
       seed: of KID's subsets.
     """
-    results = []
+    results, enough = [], {system: paths for system, paths in systems.items() if len(paths) > 1}
     for kind, features in (("inception", inception), ("clip", clip)):
         if features is None:
             continue
         theirs = features(opened(reference))
-        for system, paths in systems.items():
+        for system, paths in enough.items():
             ours = features(opened(paths))
             counts = dict(pictures=len(ours), reference=len(theirs))
             if kind == "clip":

@@ -51,7 +51,7 @@ def draw(
     for place, seed in enumerate(seeds):
         wanted = [Drawing(row, Prompt(text), "", seed, row, *size) for row, text in enumerate(system.texts) if text]
         drawn = draw_folder(
-            folder / _folder_name(system.name) / str(seed),
+            folder / folder_name(system.name) / str(seed),
             pipeline,
             system.conditioner,
             wanted,
@@ -63,5 +63,6 @@ def draw(
     return paths
 
 
-def _folder_name(system: str) -> str:
+def folder_name(system: str) -> str:
+    """Of a system's pictures."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in system)

@@ -67,6 +67,7 @@ class Evaluation:
     results: list[Result]
     distances: list[Distance]
     paths: Mapping[str, Paths]  # of each system
+    notes: Sequence[str] = ()  # what was left out, and why
 
 
 def evaluate_prompts(
@@ -110,7 +111,8 @@ def evaluate_prompts(
         return Evaluation([], [], paths)
     there = {name: [path for row in own for path in row if path] for name, own in paths.items()}
     results = judge_prompts(judges, paths, prompts, mesh, config.evaluation.seed)
-    return Evaluation(results, judge_folders(judges, there, mesh, config.evaluation.seed), paths)
+    found = judge_folders(judges, there, mesh, config.evaluation.seed)
+    return Evaluation(results, found, paths, _left_out(there) if judges.reference else [])
 
 
 def judge_prompts(
@@ -134,6 +136,11 @@ def judge_folders(
     inception = InceptionFeatures(judges.inception, mesh) if judges.inception else None
     clip = CLIP.from_pretrained(name, mesh=mesh).image_embeds if name else None
     return distances(folders, reference, inception=inception, clip=clip, seed=seed)
+
+
+def _left_out(systems: Mapping[str, Sequence[pathlib.Path]]) -> list[str]:
+    few = {name: len(paths) for name, paths in systems.items() if len(paths) < 2}
+    return [f"No distances of {name}: {count} pictures, two or more are needed." for name, count in few.items()]
 
 
 def picture_rows(prompts: Sequence[Prompt], paths: Mapping[str, Paths], count: int) -> list[PictureRow]:

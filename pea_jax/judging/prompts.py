@@ -87,6 +87,6 @@ def _find(path: str | pathlib.Path) -> pathlib.Path:
 
 def _text(path: pathlib.Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise PeaError(f"{path}: cannot be read ({error}); it must be text in UTF-8") from error

@@ -56,9 +56,11 @@ def choose_rows(rows: Sequence[PictureRow], count: int) -> list[PictureRow]:
     return [rows[i * len(rows) // count] for i in range(count)]
 
 
-def as_markdown(title: str, tables: Sequence[Table], rows: Sequence[PictureRow], beside: pathlib.Path) -> str:
+def as_markdown(
+    title: str, tables: Sequence[Table], rows: Sequence[PictureRow], beside: pathlib.Path, notes: Sequence[str] = ()
+) -> str:
     """Pictures are links, relative to the folder `beside`, where the file will lie."""
-    parts = [f"# {title}", "", NOTE, "", *(table.to_markdown() for table in tables)]
+    parts = [f"# {title}", "", " ".join([NOTE, *notes]), "", *(table.to_markdown() for table in tables)]
     if rows:
         systems = list(rows[0].paths)
         parts += ["| prompt | " + " | ".join(systems) + " |", "| --- |" + " --- |" * len(systems)]
@@ -68,11 +70,12 @@ def as_markdown(title: str, tables: Sequence[Table], rows: Sequence[PictureRow],
     return "\n".join(parts) + "\n"
 
 
-def as_html(title: str, tables: Sequence[Table], rows: Sequence[PictureRow]) -> str:
+def as_html(title: str, tables: Sequence[Table], rows: Sequence[PictureRow], notes: Sequence[str] = ()) -> str:
     """One file with everything in it."""
+    said = html.escape(" ".join([NOTE, *notes]))
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
-        f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{NOTE}</p>",
+        f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{said}</p>",
         *(table.to_html() for table in tables),
     ]
     if rows:

@@ -10,10 +10,12 @@ from pea_jax.judging.prompts import Prompt
 from pea_jax.weights.locations import locate
 
 BATCH, LONGEST = 16, 128
-# What models of many languages call them, as NLLB does; a Marian model knows one pair and is not told.
-NLLB = {
-    "de": "deu_Latn", "es": "spa_Latn", "fr": "fra_Latn", "it": "ita_Latn", "ja": "jpn_Jpan", "ko": "kor_Hang",
-    "ru": "rus_Cyrl", "tr": "tur_Latn", "uk": "ukr_Cyrl", "vi": "vie_Latn", "zh": "zho_Hans",
+# What models of many languages call them: NLLB, mBART, M2M100. A Marian model knows one pair and is not told.
+CODES = {
+    "de": ("deu_Latn", "de_DE", "de"), "en": ("eng_Latn", "en_XX", "en"), "es": ("spa_Latn", "es_XX", "es"),
+    "fr": ("fra_Latn", "fr_XX", "fr"), "it": ("ita_Latn", "it_IT", "it"), "ja": ("jpn_Jpan", "ja_XX", "ja"),
+    "ko": ("kor_Hang", "ko_KR", "ko"), "ru": ("rus_Cyrl", "ru_RU", "ru"), "tr": ("tur_Latn", "tr_TR", "tr"),
+    "uk": ("ukr_Cyrl", "uk_UA", "uk"), "vi": ("vie_Latn", "vi_VN", "vi"), "zh": ("zho_Hans", "zh_CN", "zh"),
 }  # fmt: skip
 
 
@@ -89,7 +91,16 @@ def _languages(name: str, tokenizer: Any, language: str) -> dict[str, int]:
     """Tells a model of many languages which it is given; what `generate` must be told for English."""
     if not hasattr(tokenizer, "src_lang"):
         return {}
-    if language not in NLLB:
-        raise PeaError(f"{name}: the language {language!r} is not known (known: {', '.join(NLLB)})")
-    tokenizer.src_lang = NLLB[language]
-    return dict(forced_bos_token_id=tokenizer.convert_tokens_to_ids("eng_Latn"))
+    tokenizer.src_lang = _code(name, tokenizer, language)[0]
+    return dict(forced_bos_token_id=_code(name, tokenizer, "en")[1])
+
+
+def _code(name: str, tokenizer: Any, language: str) -> tuple[str, int]:
+    """The tokenizer's own code of a language, and the token of that."""
+    if language not in CODES:
+        raise PeaError(f"{name}: the language {language!r} is not known (known: {', '.join(CODES)})")
+    for code in CODES[language]:
+        token = code if "_" in code else f"__{code}__"  # as M2M100 has it; "de" alone is a piece of words
+        if (number := tokenizer.convert_tokens_to_ids(token)) not in (None, tokenizer.unk_token_id):
+            return code, number
+    raise PeaError(f"{name}: has no token for the language {language!r} (looked for: {', '.join(CODES[language])})")

@@ -5,7 +5,9 @@ python -m pea_jax.pytorch.page --adapter runs/ru-emoji/adapter
 
 import argparse
 import dataclasses
+import json
 import os
+import pathlib
 import sys
 from typing import Any
 
@@ -66,9 +68,16 @@ def load(adapter: str, base_model: str | None) -> tuple[Drawing, dict[str, Any]]
     if folder.is_file():
         raise PeaError(f"{name}: a file; the page takes a diffusers folder or OWNER/NAME on the Hub")
     device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype).to(device)
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **_left_out(folder)).to(device)
     width, height = config.get("training", {}).get("picture_size", (1024, 1024))
     return Drawing(pipe, PEAdapter.from_pretrained(adapter), width, height), config
+
+
+def _left_out(folder: pathlib.Path) -> dict[str, None]:
+    """What the index of Stable Diffusion 1.5 names beside the model; from the Hub it is not downloaded."""
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text()) if path.is_file() else {}
+    return dict.fromkeys(name for name in ("safety_checker", "feature_extractor") if name in index)
 
 
 def build(drawing: Drawing, language: str, evaluation: dict[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Frozen text encoders in PyTorch, called as the adapter's `config.json` says."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,9 @@ class Part:
     hidden_state: int
     masked: bool
     positions_from_zero: bool
+    # A copy on the device and in the dtype in use, and which these are.
+    _cast: Any = dataclasses.field(default=None, init=False, repr=False)
+    _cast_to: Any = dataclasses.field(default=None, init=False, repr=False)
 
     @property
     def hidden_size(self) -> int:
@@ -41,16 +45,39 @@ class Part:
         input_ids, mask = (torch.from_numpy(tokens[name]).long().to(device) for name in ("input_ids", "attention_mask"))
         # T5 was trained in bfloat16: its states overflow float16.
         half = dtype == torch.float16 and "t5" in self.network.config.model_type
-        self.network.to(device=device, dtype=torch.float32 if half else dtype)
+        network = self._network_on(device, torch.float32 if half else dtype)
         every = self.hidden_state != -1
         positions = dict(position_ids=torch.arange(context_length, device=device)[None])
-        found = self.network(
+        found = network(
             input_ids,
             attention_mask=mask if self.masked else None,
             output_hidden_states=every,
             **(positions if self.positions_from_zero else {}),
         )
         return found.hidden_states[self.hidden_state] if every else found.last_hidden_state
+
+    def _network_on(self, device: torch.device, dtype: torch.dtype) -> Any:
+        """The network there and in that dtype; the weights that were loaded keep all their digits.
+
+        In float32 they are moved, in another dtype copied; of copies there is one at a time.
+        """
+        if dtype == torch.float32:
+            self._cast = None
+            return self.network.to(device)
+        if self._cast is None or self._cast_to != (device, dtype):
+            self._cast = None  # before the next one takes memory
+            self._cast, self._cast_to = _copied(self.network, device, dtype), (device, dtype)
+        return self._cast
+
+
+def _copied(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Tensor by tensor: the whole is never copied in its own dtype."""
+    made: dict[int, Any] = {}  # what `deepcopy` is told to take
+    for tensor in network.parameters():
+        made[id(tensor)] = torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+    for tensor in network.buffers():
+        made[id(tensor)] = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+    return copy.deepcopy(network, made)
 
 
 @dataclasses.dataclass

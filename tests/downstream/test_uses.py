@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pea_jax.sampling.guides import Guides
 from pea_jax.sampling.pipeline import Sampling, TextToImage, noise_for, step_noise_for
@@ -106,6 +108,37 @@ def test_lora(downstream, drawn):
     assert np.abs(draw() - 255 * expected).max() > 20, "the LoRA does nothing"
 
 
+@pytest.mark.parametrize("script", ["lora", "lcm_lora"])
+def test_lora_whose_names_count_the_blocks(example, tmp_path, script: str):
+    """As kohya writes those of Stable Diffusion XL; the embedded model has one layer a block."""
+    layers = load_file("assets/downstream/gzhel.safetensors")
+    layers = {name: layer for name, layer in layers.items() if ".attentions." in name}
+    save_file(layers, tmp_path / "diffusers.safetensors")
+    save_file(counting_blocks(layers), tmp_path / "kohya.safetensors")
+    unets = []
+    for name in ("diffusers", "kohya"):
+        flags = ["--base_model=assets/teacher", f"--lora={tmp_path / name}.safetensors", "--prompt=a", "--out=b"]
+        unets.append(dict(example(script).load(example(script).PARSER.parse_args(flags)).unet.named_parameters()))
+    torch.testing.assert_close(unets[1], unets[0])
+
+
+def counting_blocks(layers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    result = {}
+    for name, layer in layers.items():
+        block, rest = re.sub(r"unet\.(\w+_block)s?\.(?:(\d)\.)?attentions\.(\d)\.", block_number, name).split(".lora_")
+        block, down = f"lora_unet_{block.replace('.', '_')}", rest.startswith("A")
+        result[f"{block}.lora_{'down' if down else 'up'}.weight"] = layer
+        result[f"{block}.alpha"] = torch.tensor(float(layer.shape[0 if down else 1]))
+    return result
+
+
+def block_number(found: re.Match[str]) -> str:
+    if found[1] == "mid_block":
+        return "middle_block.1."
+    down = found[1] == "down_block"
+    return f"{'input' if down else 'output'}_blocks.{2 * int(found[2]) + int(found[3]) + down}.1."
+
+
 def test_controlnet(downstream, drawn, example, tmp_path):
     path, controlnet = tmp_path / "shown.png", downstream.folder / "controlnet"
     Image.fromarray(np.kron(CONTROL[0] > 128, np.ones((8, 8, 1))).astype(np.uint8) * 255).save(path)
@@ -120,8 +153,8 @@ def test_controlnet(downstream, drawn, example, tmp_path):
 
 def test_inpainting(downstream, drawn, tmp_path):
     flags = [f"--base_model={downstream.folder / 'inpainting'}"]
-    for name, picture in (("image", IMAGE[0]), ("mask", MASK[0])):
-        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    for name, picture, mode in (("image", IMAGE[0], "RGBA"), ("mask", MASK[0], "RGB")):  # as drawing programs save them
+        Image.fromarray(picture).convert(mode).save(tmp_path / f"{name}.png")
         flags.append(f"--{name}={tmp_path / name}.png")
     shown = dict(image=tensor(IMAGE) / 255, mask_image=tensor(MASK), strength=1.0)
     expected = drawn("inpainting", *flags, steps=2, guidance_scale=3.0, **shown)

@@ -89,7 +89,7 @@ def test_distances_by_both_kinds_of_features(tmp_path: pathlib.Path):
         return np.array([np.asarray(picture, np.float64)[0, :3, 0] / 255 for picture in pictures])
 
     x = [features([Image.open(path) for path in some]) for some in (paths[:4], paths[4:])]
-    fid, kid, gaussian = distances({"s": paths[:4]}, paths[4:], inception=features, clip=features)
+    fid, kid, gaussian = distances({"s": paths[:4], "few": paths[:1]}, paths[4:], inception=features, clip=features)
     assert (fid.metric, fid.value, fid.spread) == ("FID", frechet_distance(*x), None)
     assert (kid.metric, kid.value, kid.spread) == ("KID", *kernel_distance(*x))
     assert (gaussian.metric, gaussian.value) == ("CMMD", cmmd(*x))

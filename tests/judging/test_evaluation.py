@@ -86,6 +86,8 @@ def _goes_on(world, place: pathlib.Path, out: pathlib.Path) -> None:
         (dict(folder="a", reference="b", clip="c"), "--folder a: must be NAME=DIR"),
         (dict(prompts="nowhere.txt", config=commands.CONFIG), "nowhere.txt: no such file"),
         (dict(prompts="assets/prompts/ru.jsonl", config=commands.CONFIG, seeds="1,x"), "--seeds 1,x: must be whole"),
+        (dict(clip="c"), "--clip judges pictures of prompts or in folders"),
+        (dict(prompts="a.txt", reference="b"), "--reference needs --inception FILE"),
         (dict(folder="a=nowhere", reference="b", clip="c"), "nowhere: no such folder of pictures"),
     ],
 )
@@ -93,6 +95,14 @@ def test_wrong_flags_are_named(tmp_path, flags, said):
     result = commands.run_forked(commands.command("evaluate", {}, **flags, out=tmp_path / "report.json"))
     assert result.returncode == 1 and f"error: {said}" in result.stderr and len(result.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a b", "a_b"])  # the latter's pictures would lie in one folder with the former's
+def test_a_name_that_is_there_already_is_refused(tmp_path, name: str):
+    flags = dict(folder="a b=x", reference="b", clip="c", out=tmp_path / "report.json")
+    result = commands.run_forked([*commands.command("evaluate", {}, **flags), f"--folder={name}=y"])
+    assert result.returncode == 1
+    assert result.stderr == f"error: --folder {name}=y: there is a b=x already; give another name\n"
 
 
 def test_judges_are_looked_for_before_anything_is_drawn(world, place, tmp_path):

@@ -32,9 +32,11 @@ def test_lines_and_json(tmp_path: pathlib.Path):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     prompts = read_prompts(tmp_path / "a.jsonl")
     assert prompts == [Prompt("кот", "a cat", "animals", "cat"), Prompt("дом", None, NO_CATEGORY, "2")]
-    (tmp_path / "t.jsonl").write_text('{"id": 2, "english": "house"}\n{"id": "cat", "english": "tomcat"}\n')
+    (tmp_path / "t.jsonl").write_text(
+        '{"id": 2, "english": "house"}\n{"id": "cat", "english": "tomcat"}\n', "utf-8-sig"
+    )
     assert read_translations(tmp_path / "t.jsonl", prompts) == ["tomcat", "house"]
-    (tmp_path / "t.txt").write_text("tomcat\nhouse\n")
+    (tmp_path / "t.txt").write_text("tomcat\nhouse\n", "utf-8-sig")  # with a byte order mark
     assert read_translations(tmp_path / "t.txt", prompts) == ["tomcat", "house"]
 
 

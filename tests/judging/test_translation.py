@@ -12,8 +12,10 @@ from pea_jax.errors import PeaError
 from pea_jax.judging import translation
 from pea_jax.judging.prompts import Prompt
 from pea_jax.judging.translation import translate
+from tests import tiny_tokenizers
 from tests.tiny_text_models import VOCABULARY, clip_tokenizer, randomise
 
+WORDS = ["<s>", "<pad>", "</s>", "<unk>", "a", "de", "ru", "it"]
 PROMPTS = [Prompt("a red cat", None, "", "1"), Prompt("apple", None, "", "2")]
 
 
@@ -45,6 +47,44 @@ def test_marian_translates_and_is_asked_once(tmp_path: pathlib.Path, monkeypatch
     assert [(row["id"], row["english"]) for row in rows] == [("1", more[0]), ("2", more[1])]
     shutil.rmtree(tmp_path / "model")
     assert translate(str(tmp_path / "model"), PROMPTS, "ru", kept) == more
+
+
+def nllb(folder: pathlib.Path) -> transformers.PreTrainedTokenizerBase:
+    return transformers.NllbTokenizer({word: number for number, word in enumerate(WORDS)}, [])
+
+
+def mbart50(folder: pathlib.Path) -> transformers.PreTrainedTokenizerBase:
+    return transformers.MBart50Tokenizer([(word, 0.0) for word in WORDS])
+
+
+def m2m100(folder: pathlib.Path) -> transformers.PreTrainedTokenizerBase:
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(WORDS)}))
+    (folder / "pieces.model").write_bytes(tiny_tokenizers.unigram())
+    return transformers.M2M100Tokenizer(str(folder / "vocab.json"), str(folder / "pieces.model"))
+
+
+@pytest.mark.parametrize(
+    ("make", "russian", "english"),
+    [(nllb, "rus_Cyrl", "eng_Latn"), (mbart50, "ru_RU", "en_XX"), (m2m100, "__ru__", "__en__")],
+)
+def test_models_of_many_languages_are_told_in_their_own_codes(tmp_path: pathlib.Path, make, russian, english):
+    tokenizer = make(tmp_path)
+    options = translation._languages("model", tokenizer, "ru")
+    assert tokenizer.convert_ids_to_tokens(options["forced_bos_token_id"]) == english
+    assert russian in tokenizer.convert_ids_to_tokens(tokenizer("a")["input_ids"])
+    with pytest.raises(PeaError, match="model: the language 'xx' is not known"):
+        translation._languages("model", tokenizer, "xx")
+
+
+def test_a_language_that_the_tokenizer_lacks_is_refused():
+    class Tokenizer:
+        src_lang, unk_token_id = None, 3
+
+        def convert_tokens_to_ids(self, token: str) -> int:
+            return {"en_XX": 7, "ru": 5}.get(token, 3)
+
+    with pytest.raises(PeaError, match="has no token for the language 'ru'"):
+        translation._languages("model", Tokenizer(), "ru")
 
 
 def test_what_is_wrong_is_named(tmp_path: pathlib.Path):

@@ -111,12 +111,32 @@ def test_one_negative_prompt_for_each(emoji, pipe):
         emoji[1].encode(pipe, PROMPTS, ["a", "b", "c"])
 
 
+@pytest.mark.parametrize("prompt", [None, [], [None]])
+def test_no_prompt_is_refused(emoji, pipe, prompt):
+    with pytest.raises(PeaError, match=r"prompt=.*: must be a text, or a list of texts"):
+        emoji[1].encode(pipe, prompt)
+
+
 def test_in_the_pipelines_dtype(emoji, pipe):
     half_unet = copy.deepcopy(pipe.unet).to(torch.bfloat16)
     half_pipe = types.SimpleNamespace(unet=half_unet, device=pipe.device, dtype=torch.float32)
     full, half = (emoji[1].encode(each, PROMPTS)["prompt_embeds"] for each in (pipe, half_pipe))
     assert half.dtype == torch.bfloat16
     assert 0 < (half - full).abs().max() / full.std() < 0.1
+
+
+def test_a_lower_precision_leaves_nothing_behind(emoji):
+    adapter, cpu = emoji[1], torch.device("cpu")
+    (part,) = adapter.text_encoder[0].parts
+    before = adapter.embed(PROMPTS, cpu, torch.float32)["prompt_embeds"]
+    for dtype in (torch.float16, torch.bfloat16):
+        adapter.embed(PROMPTS, cpu, dtype)
+        kept = part._cast
+        adapter.embed(PROMPTS, cpu, dtype)
+        assert part._cast is kept and kept.dtype == dtype
+    after = adapter.embed(PROMPTS, cpu, torch.float32)["prompt_embeds"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert part._cast is None
 
 
 def test_pictures_are_those_of_jax(emoji, pipe, sdxl):

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from pea_jax.errors import PeaError
 from pea_jax.pytorch import page
 from tests import language_clips as clips
-from tests import tiny_sdxl
+from tests import tiny_sd15, tiny_sdxl
 from tests.pytorch.test_adapter import save as save_adapter
 from tests.tiny_text_models import random_bert
 
@@ -66,6 +66,24 @@ def test_page(adapter: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     assert np.asarray(native).shape == (16, 24, 3) and np.any(np.asarray(native) != np.asarray(english))
     assert functions[0]("", "", "", 1, 1.0, 0) == (None, None)
+
+
+def test_stable_diffusion_15_as_it_comes_from_the_hub(tmp_path: pathlib.Path):
+    """Its index names a safety checker, whose files are not downloaded."""
+    tiny_sd15.save(tmp_path / "base")
+    index = dict(
+        _class_name="StableDiffusionPipeline", _diffusers_version="0.6.0",
+        feature_extractor=["transformers", "CLIPImageProcessor"],
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        scheduler=["diffusers", "DPMSolverMultistepScheduler"], text_encoder=["transformers", "CLIPTextModel"],
+        tokenizer=["transformers", "CLIPTokenizer"], unet=["diffusers", "UNet2DConditionModel"],
+        vae=["diffusers", "AutoencoderKL"],
+    )  # fmt: skip
+    (tmp_path / "base" / "model_index.json").write_text(json.dumps(index))
+    dims = dict(hidden_dim=8, pooled_dim=None, output_dim=16)
+    save_adapter(tmp_path / "adapter", "assets/multilingual-e5-small", dims, context_length=12)
+    drawing, _ = page.load(str(tmp_path / "adapter"), str(tmp_path / "base"))
+    assert drawing.pipe.safety_checker is None and drawing.pipe.unet.config.cross_attention_dim == 16
 
 
 def test_what_is_missing_is_said(adapter: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys):
