@@ -109,10 +109,13 @@ class PEAdapter(nn.Module):
           `negative_` before, N being prompts times pictures of each.
 
         Raises:
-          PeaError: the pipeline is not made for such an adapter, or there are not as many negative prompts as prompts.
+          PeaError: the pipeline is not made for such an adapter, there is no prompt, or there are not as many negative
+            prompts as prompts.
         """
         self._check(pipe)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+        if not prompts or not all(isinstance(text, str) for text in prompts):
+            raise PeaError(f"prompt={prompt!r}: must be a text, or a list of texts with one at least")
         found = self._embed(pipe, prompts, num_images_per_prompt)
         if not guidance:
             return found

@@ -111,6 +111,12 @@ def test_one_negative_prompt_for_each(emoji, pipe):
         emoji[1].encode(pipe, PROMPTS, ["a", "b", "c"])
 
 
+@pytest.mark.parametrize("prompt", [None, [], [None]])
+def test_no_prompt_is_refused(emoji, pipe, prompt):
+    with pytest.raises(PeaError, match=r"prompt=.*: must be a text, or a list of texts"):
+        emoji[1].encode(pipe, prompt)
+
+
 def test_in_the_pipelines_dtype(emoji, pipe):
     half_unet = copy.deepcopy(pipe.unet).to(torch.bfloat16)
     half_pipe = types.SimpleNamespace(unet=half_unet, device=pipe.device, dtype=torch.float32)
