@@ -18,6 +18,7 @@ A fine-tune of the base model that is shared as one file:
     ... --base_model tuned.safetensors --base_model_config stabilityai/stable-diffusion-xl-base-1.0
 """
 
+import hashlib
 import pathlib
 from typing import Any
 
@@ -75,8 +76,8 @@ KARRAS = flags.DEFINE_bool("use_karras_sigmas", None, "By default as the base mo
 SPACING = flags.DEFINE_enum(
     "timestep_spacing", None, ["leading", "linspace", "trailing"], "By default as the base model says"
 )
-WIDTH = flags.DEFINE_integer("width", None, "In pixels")
-HEIGHT = flags.DEFINE_integer("height", None, "In pixels")
+WIDTH = flags.DEFINE_integer("width", None, "In pixels", lower_bound=1)
+HEIGHT = flags.DEFINE_integer("height", None, "In pixels", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Most pictures at once, of each process", lower_bound=1)
 DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of the networks; by default as trained, and float32 on CPUs")
 
@@ -96,7 +97,7 @@ def main() -> None:
     pipeline = TextToImage.from_pretrained(**models, **where)
     pipeline.check(conditioner.adapter_dims, adapter)
     if is_folder:
-        settings = dict(models, adapter=fingerprint(conditioner.params[1]), dtype=dtype)
+        settings = dict(models, adapter=fingerprint(conditioner.params[1]), dtype=dtype, **_lora_hashes(models))
         pictures = draw_folder(out, pipeline, conditioner, wanted, sampling, guides, settings)
         console.print(f"{len(pictures)} pictures in {out}")
     elif processes.is_first():
@@ -113,6 +114,8 @@ def _checked_flags() -> tuple[str, pathlib.Path, bool]:
     out = pathlib.Path(OUT.value)
     is_folder = OUT.value.endswith("/") or out.is_dir()
     (command.check_folder if is_folder else command.check_file)("--out", out)
+    if not is_folder and out.suffix.lower() not in ("", ".png"):
+        raise PeaError(f"--out {out}: pictures are written as PNG; name {out.with_suffix('.png')}")
     if (CONTROLNET.value is None) != (CONTROL_IMAGE.value is None):
         raise PeaError("--controlnet and --control_image go together; give both or neither")
     if INIT_IMAGE.value is None and (MASK.value is not None or STRENGTH.value != 1):
@@ -141,6 +144,15 @@ def _lora(text: str) -> tuple[str, float]:
     if not pathlib.Path(path).is_file():
         raise PeaError(f"--lora {text}: no such file; give FILE, or FILE:SCALE with a number")
     return path, factor
+
+
+def _lora_hashes(models: dict[str, Any]) -> dict[str, list[str]]:
+    """Of what is in the files: one that is trained on keeps its name."""
+    hashes = []
+    for path, _ in models["loras"]:
+        with open(path, "rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return dict(lora_hashes=hashes) if hashes else {}
 
 
 def _guides() -> GuideFiles:

@@ -100,6 +100,30 @@ def test_from_a_picture_with_a_lora(settings: ConfigDict, adapter: pathlib.Path,
     np.testing.assert_allclose(read(tmp_path / "a.png"), expected, atol=1)
 
 
+def test_a_folder_is_not_gone_on_with_after_a_lora_has_changed(settings, adapter, tmp_path: pathlib.Path):
+    name, lora = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k", tmp_path / "a.safetensors"
+    flags = dict(adapter=adapter, prompt="кот", lora=lora, base=settings.base_model_config, out=f"{tmp_path}/out/")
+    results = []
+    for value in (0.1, 0.1, 0.2):
+        factors = dict(lora_A=np.full((2, 16), value, np.float32), lora_B=np.ones((8, 2), np.float32))
+        save_file({f"{name}.{key}.weight": x for key, x in factors.items()}, lora)
+        results.append(commands.run_forked(commands.command("generate", {}, **flags)))
+    assert [result.returncode for result in results] == [0, 0, 1], results[1].stderr
+    assert "its pictures were drawn with lora_hashes=" in results[2].stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (dict(out="a.jpg"), "--out a.jpg: pictures are written as PNG; name a.png"),
+        (dict(out="a.png", width=0), "--width=0"),
+    ],
+)
+def test_what_would_not_be_done_is_refused(flags, said):
+    result = commands.run_forked(commands.command("generate", {}, adapter="nowhere", prompt="кот", **flags))
+    assert result.returncode == 1 and said in result.stderr and len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.slow  # a minute: three processes, each of which compiles
 def test_two_processes_share_a_folder(adapter: pathlib.Path, tmp_path: pathlib.Path):
     (tmp_path / "prompts.txt").write_text("красное яблоко\nкот\nпёс\n")
