@@ -1,6 +1,8 @@
 """The cache of a config's training set: made part by part, and opened only if it was made as the config says."""
 
 import functools
+import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -24,6 +26,7 @@ from pea_jax.mesh import make_mesh
 from pea_jax.report import console, counting
 from pea_jax.threads import in_order
 
+SPOTS = 32  # samples by which data are known again
 Read = tuple[Sample, np.ndarray, np.ndarray]  # pixels uint8 [H, W, 3], time_ids [6]
 
 
@@ -95,12 +98,27 @@ def _good(
             yield sample
 
 
+def _spots(source: Source) -> str:
+    """A digest of some samples, evenly spread: data that were replaced have another one, data that were moved have not,
+    as hosts that come and go move them."""
+    digest = hashlib.sha256()
+    for number in np.linspace(0, len(source) - 1, min(SPOTS, len(source))).astype(int):
+        try:
+            sample = source[number]
+            parts = sample.key.encode(), sample.image, json.dumps(sample.record, sort_keys=True).encode()
+        except BadSample:
+            parts = (b"bad",)
+        for part in parts:
+            digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:16]
+
+
 def made_with(config: ConfigDict, models: Encoders) -> dict[str, Any]:
-    """What the cached numbers depend on; a file of the data that is replaced has another stamp."""
+    """What the cached numbers depend on."""
     data = config.data
     return dict(
         train=data.train,
-        data={part.path: part.stamp for part in open_source(data.train, data.cache_dir or None).parts},
+        samples=_spots(open_source(data.train, data.cache_dir or None)),
         language=config.language,
         caption_variants=data.caption_variants,
         english_variants=data.english_variants,

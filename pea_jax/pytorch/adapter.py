@@ -109,7 +109,8 @@ class PEAdapter(nn.Module):
           `negative_` before, N being prompts times pictures of each.
 
         Raises:
-          PeaError: the pipeline is not made for such an adapter, there is no prompt, or there are not as many negative prompts as prompts.
+          PeaError: the pipeline is not made for such an adapter, there is no prompt, or there are not as many negative
+            prompts as prompts.
         """
         self._check(pipe)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
