@@ -12,8 +12,8 @@ about 1,600 GPU-hours. Training data are webdataset shards of pictures with `cap
 To download (for `sd15` stable-diffusion-v1-5/stable-diffusion-v1-5 in place of the first):
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
-    hf download rinna/japanese-cloob-vit-b-16 --local-dir models/japanese-cloob-vit-b-16
-    hf download rinna/japanese-roberta-base spiece.model --local-dir models/japanese-cloob-vit-b-16
+    hf download rinna/japanese-cloob-vit-b-16 --local-dir ./models/japanese-cloob-vit-b-16
+    hf download rinna/japanese-roberta-base spiece.model --local-dir ./models/japanese-cloob-vit-b-16
 
     python -m pea_jax.train --config configs/ja.py --config.data.train='shards/ja-{00000..00999}.tar' --workdir runs/ja
 

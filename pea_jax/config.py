@@ -284,17 +284,6 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(x, numbers.Integral) for x in value)
 
 
-def data_of(config: ConfigDict, name: str) -> str:
-    """The shard patterns of `config.data.train` or `config.data.validation`.
-
-    Raises:
-      PeaError: there are none.
-    """
-    if not config.data[name].split():
-        raise PeaError(f"config.data.{name}: no data given; name tar shards or a folder")
-    return config.data[name]
-
-
 def _names(fields: Mapping[str, Any], prefix: str = "") -> list[str]:
     """All fields, dotted, groups too."""
     inner = [_names(value, f"{prefix}{name}.") for name, value in fields.items() if isinstance(value, Mapping)]

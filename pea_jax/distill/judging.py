@@ -9,10 +9,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from pea_jax.config import data_of
 from pea_jax.data import Concept, read_split
 from pea_jax.distill.models import FrozenModels
-from pea_jax.distill.training_set import caption_rules
+from pea_jax.distill.training_set import caption_rules, data_of
 from pea_jax.metrics.intervals import Estimate, mean
 from pea_jax.metrics.retrieval import Retrieval, hits_at, picture_distance
 from pea_jax.sampling.pipeline import Sampling, TextToImage

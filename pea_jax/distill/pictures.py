@@ -10,11 +10,10 @@ from ml_collections import ConfigDict
 
 from pea_jax import processes
 from pea_jax.adapter import PEAdapter
-from pea_jax.config import data_of
 from pea_jax.data import CaptionRules, Captions, open_source
 from pea_jax.data.skipping import first_good
 from pea_jax.distill.models import FrozenModels
-from pea_jax.distill.training_set import caption_rules
+from pea_jax.distill.training_set import caption_rules, data_of
 from pea_jax.grids import save_grid
 from pea_jax.report import Report, writing
 from pea_jax.sampling.pipeline import Sampling, TextToImage

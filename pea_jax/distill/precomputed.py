@@ -105,10 +105,9 @@ def _spots(source: Source) -> str:
     for number in np.linspace(0, len(source) - 1, min(SPOTS, len(source))).astype(int):
         try:
             sample = source[number]
-            parts = sample.key.encode(), sample.image, json.dumps(sample.record, sort_keys=True).encode()
         except BadSample:
-            parts = (b"bad",)
-        for part in parts:
+            continue
+        for part in (sample.key.encode(), sample.image, json.dumps(sample.record, sort_keys=True).encode()):
             digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:16]
 

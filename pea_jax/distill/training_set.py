@@ -6,7 +6,6 @@ import functools
 import numpy as np
 from ml_collections import ConfigDict
 
-from pea_jax.config import data_of
 from pea_jax.data import CaptionRules, open_source
 from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
 from pea_jax.data.captions import Kind
@@ -157,6 +156,17 @@ def bucket_weights(config: ConfigDict) -> dict[Size, float] | None:
     buckets, weights = buckets_of(config), config.data.bucket_weights
     check_weights(weights, buckets)
     return {bucket: float(weight) for bucket, weight in zip(buckets, weights, strict=False) if weight} or None
+
+
+def data_of(config: ConfigDict, name: str) -> str:
+    """The shard patterns of `config.data.train` or `config.data.validation`.
+
+    Raises:
+      PeaError: there are none.
+    """
+    if not config.data[name].split():
+        raise PeaError(f"config.data.{name}: no data given; name tar shards or a folder")
+    return config.data[name]
 
 
 def buckets_of(config: ConfigDict) -> list[Size]:
