@@ -16,7 +16,7 @@
 # the mix: the first run has the most frequent buckets, with 640x640 four fifths of the pictures, and all of them take
 # `--measures mix` and 8 minutes of their own.
 #
-# Of the tree it reads benchmarks, configs and pea_jax, 1 MB: weights are random, made on the GPU. assets, 68 MB, may
+# Of the tree it reads benchmarks, configs and pea_jax, 1 MB: weights are random, made on the GPU. assets, 150 MB, may
 # stay behind where the way to the machine is narrow, in either of two ways:
 #
 #     git archive HEAD benchmarks configs pea_jax | ssh MACHINE 'mkdir -p pea_jax && tar -x -C pea_jax'
