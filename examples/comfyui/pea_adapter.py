@@ -1,8 +1,8 @@
 """Two nodes for ComfyUI: load an adapter, and encode text of its language in place of "CLIP Text Encode".
 
 Copy this file to ComfyUI/custom_nodes/, and run `pip install -e '.[torch,transformers]'` in a clone of pea_jax with
-ComfyUI's Python. The conditioning goes where CLIP's goes: into KSampler, ControlNet, inpainting; LoRAs are loaded on the
-model as ever.
+ComfyUI's Python. The conditioning goes where CLIP's goes: into KSampler, ControlNet, inpainting; LoRAs are loaded on
+the model as ever.
 """
 
 from typing import Any
