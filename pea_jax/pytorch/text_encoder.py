@@ -117,10 +117,11 @@ def _load(name: str, rule: Mapping[str, Any]) -> Part:
     architecture = rule.get("architecture") or architecture_of(folder)
     if (row := ARCHITECTURES.get(architecture)) is None:
         raise PeaError(f"{name}: architecture {architecture} is not known (known: {', '.join(ARCHITECTURES)})")
-    hidden_state, tokenizer = rule.get("hidden_state"), row.load_tokenizer(folder)
+    hidden_state = rule.get("hidden_state")
+    network, tokenizer = load_network(folder, row.network, architecture), row.load_tokenizer(folder)
     check_padding(tokenizer, rule, name)
     return Part(
-        load_network(folder, row.network, architecture),
+        network,
         tokenizer,
         rule.get("prefix", ""),
         row.hidden_state if hidden_state is None else hidden_state,
