@@ -84,6 +84,8 @@ def _check_judges() -> None:
     given = [f"--{name}" for name, flag in of_prompts.items() if flag.value]
     if given and not PROMPTS.value and not FOLDER.value:
         raise PeaError(f"{given[0]} judges pictures of prompts or in folders; give --prompts or --folder")
+    if FOLDER.value and not PROMPTS.value and (PICK_SCORE.value or IMAGE_REWARD.value):
+        raise PeaError("--pick_score and --image_reward judge a picture by its prompt; give --prompts")
     if PROMPTS.value and REFERENCE.value and not (INCEPTION.value or CLIP.value or ENGLISH_CLIP.value):
         raise PeaError("--reference needs --inception FILE (FID, KID), or --clip or --english_clip MODEL (CMMD)")
 

@@ -5,14 +5,13 @@ import pathlib
 import shutil
 from typing import Any
 
-from pea_jax.adapter import CARD
+from pea_jax.adapter import CARD, SAMPLES
 from pea_jax.errors import PeaError
 from pea_jax.report import console
 from pea_jax.weights.adapter_layouts import CONFIG
 from pea_jax.weights.hub import REPO_ID
 from pea_jax.weights.locations import SEPARATOR, is_here
 
-SAMPLES = "samples.png"
 PICTURE = "\n## Samples\n\n![{title}](samples.png)\n"
 
 
