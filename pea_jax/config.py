@@ -215,9 +215,9 @@ def check(config: ConfigDict) -> None:
     Raises:
       PeaError: naming the field.
     """
-    fields = config.to_dict()
-    _check_names(fields)
-    _check_numbers(base("").to_dict(), fields)
+    wanted, found = base("").to_dict(), config.to_dict()
+    _check_names(wanted, found)
+    _check_numbers(wanted, found)
     _check_sizes(config)
     for least, names in LEAST.items():
         for name in names:
@@ -234,9 +234,8 @@ def check(config: ConfigDict) -> None:
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
 
 
-def _check_names(found: dict[str, Any]) -> None:
+def _check_names(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """A field that a config file misspells is a new one to Python, and would change nothing."""
-    wanted = base("").to_dict()
     if unknown := _missing(found, wanted):
         nearest = difflib.get_close_matches(unknown[0], _names(wanted), 1)
         advice = f"; did you mean config.{nearest[0]}?" if nearest else ""

@@ -24,7 +24,6 @@ from pea_jax.errors import PeaError
 
 PART_SIZE = 1024  # samples
 _MANIFEST = "manifest.json"
-_SHOWN = 200  # characters of a value in a message
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I32": np.int32}
 
 
@@ -212,11 +211,5 @@ def _check(folder: str, found: Any, expected: Any, field: str = "") -> None:
             _check(folder, found.get(name), value, f"{field}.{name}" if field else name)
     elif found != expected:
         raise PeaError(
-            f"{folder}: made with {field} = {_short(found)}, this run has {_short(expected)}; "
-            "remove it or name another folder"
+            f"{folder}: made with {field} = {found!r}, this run has {expected!r}; remove it or name another folder"
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
