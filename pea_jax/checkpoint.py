@@ -76,7 +76,8 @@ class Checkpoints:
           step: by default the latest.
 
         Raises:
-          PeaError: there is no such checkpoint, or it does not fit `state`: another configuration, or damaged files.
+          PeaError: there is no such checkpoint, or it does not fit `state`: another configuration, or damaged files; or
+            `iterator` is over other data.
         """
         step = choose_step(self._folder, step)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
@@ -85,6 +86,8 @@ class Checkpoints:
             with _first_error_alone():
                 return self._checkpointer.load_checkpointables(step, wanted)["state"]
         except Exception as error:  # orbax raises many types; every one of them must stop the run
+            if isinstance(reason := _innermost(error), PeaError):  # of the iterator, whose data are others
+                raise PeaError(f"{self._folder / str(step)}: {reason}") from error
             raise PeaError(
                 f"{self._folder / str(step)}: this checkpoint cannot be restored ({_cause(error)}); it is damaged or "
                 "of another configuration: remove it to go on from the one before, or use another --workdir"
@@ -126,9 +129,14 @@ def choose_step(folder: pathlib.Path, step: int | None) -> int:
     return steps[-1] if step is None else step
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without the settings that tensorstore repeats after it."""
+def _innermost(error: BaseException) -> BaseException:
     while inner := error.__cause__ or error.__context__:
         error = inner
+    return error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, without the settings that tensorstore repeats after it."""
+    error = _innermost(error)
     reason = str(error).partition(" [tensorstore_spec")[0] or type(error).__name__
     return textwrap.shorten(reason, 300, placeholder=" ...")

@@ -24,11 +24,12 @@ class Batches(Iterator[dict[str, Any]]):
       loader: of `make_loader`.
       timeout: seconds that one batch may take.
       saves: whether this process writes the state; one of all the hosts does.
+      samples: by which the data are known again, part of the state; a place in other data means nothing.
     """
 
-    def __init__(self, loader: grain.IterDataset, *, timeout: float = 600, saves: bool = True):
+    def __init__(self, loader: grain.IterDataset, *, timeout: float = 600, saves: bool = True, samples: str = ""):
         self._batches = iter(loader)
-        self._timeout, self._saves = timeout, saves
+        self._timeout, self._saves, self._samples = timeout, saves, samples
         self._waiting = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="next-batch")
         self.rows = np.empty(0, np.int64)
         self.skipped = 0
@@ -58,12 +59,23 @@ class Batches(Iterator[dict[str, Any]]):
         self._waiting.shutdown(wait=False, cancel_futures=True)
         self._batches.close()
 
-    def get_state(self) -> dict[str, int]:
-        return {**self._batches.get_state(), "skipped": self.skipped}
+    def get_state(self) -> dict[str, Any]:
+        return {**self._batches.get_state(), "skipped": self.skipped, "samples": self._samples}
 
-    def set_state(self, state: dict[str, int]) -> None:
-        self.skipped = state["skipped"]
-        self._batches.set_state({name: value for name, value in state.items() if name != "skipped"})
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on at the place of `get_state`.
+
+        Raises:
+          PeaError: it is one in other data.
+        """
+        place = dict(state)
+        if place.pop("samples", self._samples) != self._samples:
+            raise PeaError(
+                "the samples of config.data.train are not those that the run began with; put them back, or use a new "
+                "--workdir"
+            )
+        self.skipped = place.pop("skipped")
+        self._batches.set_state(place)
 
     async def save(self, directory: Any) -> Any:
         """Takes the state now; what is returned writes it."""

@@ -14,7 +14,7 @@ from pea_jax.data.batches import Batches
 from pea_jax.data.buckets import Size
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.precomputed import cached_source
-from pea_jax.distill.training_set import bucket_weights, caption_rules, training_set
+from pea_jax.distill.training_set import bucket_weights, caption_rules, digest, training_set
 from pea_jax.report import console
 
 
@@ -41,7 +41,8 @@ def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib
     example = PixelExample(caption_rules(config), chosen.buckets, config.data.time_ids, config.data.max_pixels)
     tokenize = functools.partial(tokenize_captions, student=models.student.tokenize, teacher=models.teacher.tokenize)
     settings |= dict(rows_by_bucket=chosen.rows_by_bucket, weights=chosen.weights)
-    return batches(make_loader(chosen.source, example, finish=tokenize, **settings)), sorted(chosen.rows_by_bucket)
+    loader = make_loader(chosen.source, example, finish=tokenize, **settings)
+    return batches(loader, samples=digest(chosen.source)), sorted(chosen.rows_by_bucket)
 
 
 def initial_states(config: ConfigDict, models: FrozenModels) -> jax.Array | None:

@@ -1,8 +1,6 @@
 """The cache of a config's training set: made part by part, and opened only if it was made as the config says."""
 
 import functools
-import hashlib
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,13 +18,12 @@ from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
 from pea_jax.distill.cache import Encoder, fingerprint
 from pea_jax.distill.models import Encoders, load_encoders
-from pea_jax.distill.training_set import buckets_of, caption_rules, training_set
+from pea_jax.distill.training_set import buckets_of, caption_rules, digest, training_set
 from pea_jax.errors import BadSample
 from pea_jax.mesh import make_mesh
 from pea_jax.report import console, counting
 from pea_jax.threads import in_order
 
-SPOTS = 32  # samples by which data are known again
 Read = tuple[Sample, np.ndarray, np.ndarray]  # pixels uint8 [H, W, 3], time_ids [6]
 
 
@@ -98,26 +95,12 @@ def _good(
             yield sample
 
 
-def _spots(source: Source) -> str:
-    """A digest of some samples, evenly spread: data that were replaced have another one, data that were moved have not,
-    as hosts that come and go move them."""
-    digest = hashlib.sha256()
-    for number in np.linspace(0, len(source) - 1, min(SPOTS, len(source))).astype(int):
-        try:
-            sample = source[number]
-        except BadSample:
-            continue
-        for part in (sample.key.encode(), sample.image, json.dumps(sample.record, sort_keys=True).encode()):
-            digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()[:16]
-
-
 def made_with(config: ConfigDict, models: Encoders) -> dict[str, Any]:
     """What the cached numbers depend on."""
     data = config.data
     return dict(
         train=data.train,
-        samples=_spots(open_source(data.train, data.cache_dir or None)),
+        samples=digest(open_source(data.train, data.cache_dir or None)),
         language=config.language,
         caption_variants=data.caption_variants,
         english_variants=data.english_variants,

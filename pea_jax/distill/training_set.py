@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import json
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,7 +16,9 @@ from pea_jax.data.skipping import LEAST
 from pea_jax.data.sources import Source
 from pea_jax.data.survey import Bad, Survey, Surveyor, take_survey
 from pea_jax.data.text_cleaning import cleaning
-from pea_jax.errors import PeaError
+from pea_jax.errors import BadSample, PeaError
+
+SPOTS = 32  # samples by which data are known again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +99,20 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
     if not chosen.kept.any():
         reasons = ", ".join(f"{name}: {count}" for name, count in chosen.removed.items() if count)
         raise PeaError(f"{train}: none of {len(rows)} samples passes config.data.filters ({reasons or 'no samples'})")
+
+
+def digest(source: Source) -> str:
+    """Of some samples, evenly spread: data that were replaced have another one, data that were moved have not, as hosts
+    that come and go move them."""
+    found = hashlib.sha256()
+    for number in np.linspace(0, len(source) - 1, min(SPOTS, len(source))).astype(int):
+        try:
+            sample = source[number]
+        except BadSample:
+            continue
+        for part in (sample.key.encode(), sample.image, json.dumps(sample.record, sort_keys=True).encode()):
+            found.update(hashlib.sha256(part).digest())
+    return found.hexdigest()[:16]
 
 
 def _rules(config: ConfigDict) -> tuple[Filters, Surveyor]:

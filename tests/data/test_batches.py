@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,7 +33,7 @@ def bad():
     raise BadSample("7 is bad")
 
 
-def batches(seven=lambda: 7, timeout=60.0, **hosts) -> Batches:
+def batches(seven=lambda: 7, timeout=60.0, samples="", **hosts) -> Batches:
     loader = make_loader(
         Source(seven),
         lambda number, rng: {"number": np.int64(number)},
@@ -42,7 +43,7 @@ def batches(seven=lambda: 7, timeout=60.0, **hosts) -> Batches:
         max_bad_rate=0.5,
         **hosts,
     )
-    return Batches(loader, timeout=timeout)
+    return Batches(loader, timeout=timeout, samples=samples)
 
 
 def numbers(iterator: Batches, count: int) -> list[list[int]]:
@@ -74,6 +75,19 @@ def test_place_and_counter_come_back_on_any_number_of_hosts(tmp_path, hosts):
         assert each.skipped == skipped
     shares = [numbers(each, 5) for each in resumed]
     assert [[n for part in parts for n in part] for parts in zip(*shares, strict=True)] == following
+
+
+def test_a_place_in_other_data_is_refused(tmp_path):
+    """A shard that was replaced while the run stood still; the checkpoints of before this rule know of no data."""
+    state = {"w": jnp.zeros(2)}
+    with Checkpoints(tmp_path, every=1, keep=1) as checkpoints:
+        checkpoints.save(8, state, batches(samples="of the run"))
+    with (
+        Checkpoints(tmp_path, every=1, keep=1) as checkpoints,
+        pytest.raises(PeaError, match=r"/8: the samples of config.data.train are not those"),
+    ):
+        checkpoints.restore(state, batches(samples="others"))
+    batches(samples="of the run").set_state({"next_index": 0, "skipped": 0})
 
 
 def test_a_read_that_hangs_is_an_error_within_the_limit():
