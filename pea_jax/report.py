@@ -59,9 +59,7 @@ class Report:
                 self._file = self._path.open("a")
                 self._events = _Events(workdir / "tensorboard", first_step + 1)
         self._batch_size, self._peak_flops = batch_size, peak_flops
-        self._flops = self._executed = 0.0
-        self._clock: float | None = None
-        self._clock_step = first_step
+        self.restart_clock(first_step)
         self._bar = _Bar()
         self._task = self._bar.add_task("train", total=num_steps, completed=first_step, speed="")
 
@@ -78,7 +76,7 @@ class Report:
                 self._events.close()
 
     def advance(self, step: int, flops: float = 0.0, executed: float = 0.0) -> None:
-        """Move the bar; the first step, which compiles, starts the clock of images per second.
+        """Move the bar.
 
         Args:
           step: the one that was just started.
@@ -88,11 +86,9 @@ class Report:
         self._bar.update(self._task, completed=step)
         self._flops += flops
         self._executed += executed
-        if self._clock is None:
-            self.restart_clock(step)
 
     def restart_clock(self, step: int) -> None:
-        """Leave out what was not training: compilation, pictures."""
+        """Images per second are those after `step`; leaves out what was not training, as pictures."""
         self._clock, self._clock_step = time.perf_counter(), step
         self._flops = self._executed = 0.0
 
@@ -121,8 +117,7 @@ class Report:
         self._events.scalars(step, entry)
         hidden = ("step", "gradient_norm", "learning_rate", "images_per_second")
         self._bar.terms = [f"{name} {value:.4g}" for name, value in entry.items() if name not in hidden]
-        speed = entry.get("images_per_second")
-        self._bar.update(self._task, speed=f"{speed:.4g} images/s" if speed else "")
+        self._bar.update(self._task, speed=f"{entry['images_per_second']:.4g} images/s")
 
     def picture(self, name: str, step: int, pixels: np.ndarray) -> None:
         """Show an `[H, W, 3]` uint8 picture in TensorBoard."""
@@ -130,8 +125,6 @@ class Report:
             self._events.picture(step, name, pixels)
 
     def _speed(self, step: int) -> dict[str, float]:
-        if self._clock is None or step <= self._clock_step:
-            return {}
         seconds = time.perf_counter() - self._clock
         speed = dict(images_per_second=round((step - self._clock_step) * self._batch_size / seconds, 2))
         if self._peak_flops:

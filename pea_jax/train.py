@@ -152,6 +152,7 @@ class Run:
         config, pending = self._config, None
         if first == 0 or (first % config.sample.every == 0 and not pictures.drawn(first)):
             pictures.draw(first, state.exported, report)
+        report.restart_clock(first)
         for number in range(first + 1, config.num_steps + 1):
             values = next(iterator)
             with jax.transfer_guard("disallow"):  # but those that are asked for
@@ -162,14 +163,17 @@ class Run:
             report.advance(number, *self._step.operations(batch))
             last = number == config.num_steps
             ending = preemption.due(number) and not last
-            if last or ending or number % config.checkpoint.every == 0:
-                self._log(report, pending)  # a state that is not finite is never saved
+            saving = last or ending or number % config.checkpoint.every == 0
+            drawing = last or number % config.sample.every == 0
+            if saving or drawing:
+                self._log(report, pending)  # a state that is not finite is neither saved nor drawn
                 pending = None
+            if saving:
                 checkpoints.save(number, state, iterator, force=last or ending)
             if ending:
                 where = f"step {number} of {config.num_steps} is saved; the same command goes on from there"
                 raise preemption.interrupted(where)
-            if last or number % config.sample.every == 0:
+            if drawing:
                 pictures.draw(number, state.exported, report)
                 report.restart_clock(number)
         return state

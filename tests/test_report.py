@@ -23,9 +23,7 @@ def test_one_line_a_step_with_terms_and_speed(tmp_path):
     lines = entries(tmp_path)
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[1]["loss"] == 0.5 and lines[1]["noise"] == 0.5
-    assert "images_per_second" not in lines[0]  # the first step compiles
-    assert lines[2]["images_per_second"] > 0
-    assert "mfu" not in lines[2]  # no peak known
+    assert all(line["images_per_second"] > 0 and "mfu" not in line for line in lines)  # no peak known
     assert list((tmp_path / "tensorboard").iterdir())
 
 

@@ -35,7 +35,7 @@ def test_a_run_leaves_what_it_promises(finished):
     lines = entries(finished)
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert {"loss", "noise", "output", "features", "learning_rate"} <= lines[0].keys()
-    assert lines[-1]["images_per_second"] > 0
+    assert all(line["images_per_second"] > 0 for line in lines)
     assert {path.name for path in (finished / "samples").iterdir()} == {"step_0.png", "step_6.png", "step_12.png"}
     assert (finished / "config.json").exists() and list((finished / "tensorboard").iterdir())
     description = json.loads((finished / "adapter" / "config.json").read_text())
