@@ -68,6 +68,7 @@ TESTED_BY = {
     "judging/systems.py": "judging/test_evaluation.py",
     "judging/tables.py": "judging/test_report.py",
     "weights/clip_vision.py": "judging/test_clip.py",
+    "weights/vision_files.py": "judging/test_clip.py",
     "models/image_reward.py": "judging/test_image_reward.py",
     "weights/image_reward.py": "judging/test_image_reward.py",
     "weights/inception.py": "models/test_inception.py",

@@ -16,6 +16,7 @@ from tests.prompts import corpus
 E5 = pathlib.Path(__file__).resolve().parents[1] / "assets" / "multilingual-e5-small"
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 XLM_R = dict(tokenizer_class="XLMRobertaTokenizer", model_max_length=512)
+JAPANESE_PAD, JAPANESE_SIZE = 3, 900
 T5_TOKENS = dict(pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 T5 = dict(tokenizer_class="T5Tokenizer", model_max_length=512, extra_ids=0, **T5_TOKENS)
 
@@ -33,6 +34,24 @@ def unigram(**ids: int) -> bytes:
         num_sub_iterations=1,
         minloglevel=2,
         **ids,
+    )
+    return model.getvalue()
+
+
+@functools.cache
+def japanese_sentencepiece() -> bytes:
+    """Of the kind of rinna/japanese-roberta-base: unknown 0, padding 3, the other special tokens after it."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus(("ja",))),
+        model_writer=model,
+        vocab_size=JAPANESE_SIZE,
+        character_coverage=0.98,
+        pad_id=JAPANESE_PAD,
+        pad_piece="[PAD]",
+        user_defined_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        num_threads=1,
+        minloglevel=2,
     )
     return model.getvalue()
 

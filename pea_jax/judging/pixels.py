@@ -30,6 +30,9 @@ class Preprocessing:
       resample: PIL's number of the filter.
       rescale: factor on 0..255.
       mean, std: of red, green, blue.
+      square: whether the largest square in the middle is cut out first of all.
+      crop_to_even: where a crop would begin between two pixels, whether it begins at the one of even number, as in
+        torchvision, or at the first.
     """
 
     size: int | Size | None = 224
@@ -38,6 +41,8 @@ class Preprocessing:
     rescale: float = 1 / 255
     mean: tuple[float, ...] = OPENAI_MEAN
     std: tuple[float, ...] = OPENAI_STD
+    square: bool = False
+    crop_to_even: bool = False
 
     @classmethod
     def from_folder(cls, folder: str | pathlib.Path) -> "Preprocessing":
@@ -69,19 +74,19 @@ class Preprocessing:
             crop=(crop, crop) if isinstance(crop, int) else crop,
             resample=Image.Resampling(fields.get("resample", cls.resample)),
             rescale=float(fields.get("rescale_factor", cls.rescale)) if fields.get("do_rescale", True) else 1.0,
-            mean=_colour(fields.get("image_mean") or cls.mean) if normalised else (0.0,) * 3,
-            std=_colour(fields.get("image_std") or cls.std) if normalised else (1.0,) * 3,
+            mean=colour(fields.get("image_mean") or cls.mean) if normalised else (0.0,) * 3,
+            std=colour(fields.get("image_std") or cls.std) if normalised else (1.0,) * 3,
         )
 
     def fit(self, picture: Image.Image) -> np.ndarray:
         """Resized and cropped, `[height, width, 3]` uint8; what is transparent is white."""
         picture = opaque(picture)
+        if self.square:
+            picture = _cropped(picture, (min(picture.size),) * 2)
         if self.size is not None:
             picture = picture.resize(self._resized(picture.size), Image.Resampling(self.resample))
         if self.crop is not None:
-            height, width = self.crop
-            left, top = (picture.width - width) // 2, (picture.height - height) // 2
-            picture = picture.crop((left, top, left + width, top + height))
+            picture = _cropped(picture, self.crop, to_even=self.crop_to_even)
         return np.asarray(picture)
 
     def normalise(self, pixels: jax.Array) -> jax.Array:
@@ -96,6 +101,13 @@ class Preprocessing:
         assert self.size is not None, "asked only where pictures are resized"
         long = int(self.size * max(size) / min(size))
         return (self.size, long) if size[0] <= size[1] else (long, self.size)
+
+
+def _cropped(picture: Image.Image, size: Size, *, to_even: bool = False) -> Image.Image:
+    """What is in the middle, of that height and width."""
+    height, width = size
+    left, top = (round(over / 2) if to_even else over // 2 for over in (picture.width - width, picture.height - height))
+    return picture.crop((left, top, left + width, top + height))
 
 
 def opaque(picture: Image.Image) -> Image.Image:
@@ -131,7 +143,12 @@ def _size(value: Any) -> int | Size:
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def _colour(values: Any) -> tuple[float, ...]:
+def colour(values: Any) -> tuple[float, ...]:
+    """Three numbers.
+
+    Raises:
+      PeaError: if there are not three. TypeError, ValueError: if they are no numbers.
+    """
     if len(values) != 3:
         raise PeaError(f"{values!r} must be three numbers, for red, green and blue")
     return tuple(map(float, values))

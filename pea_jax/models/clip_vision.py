@@ -1,8 +1,8 @@
-"""CLIP's picture encoder, a ViT: of OpenAI's CLIP, OpenCLIP, Chinese-CLIP, AltCLIP and MetaCLIP 2 in transformers."""
+"""CLIP's picture encoder, a ViT: of OpenAI's CLIP, OpenCLIP, Chinese-CLIP, ruCLIP, AltCLIP and MetaCLIP 2."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,9 @@ PASSED_OVER = frozenset(
 class CLIPVisionConfig(CLIPEncoderConfig):
     """The fields of a `vision_config` that shape the network; the defaults are those of transformers."""
 
+    supported: ClassVar[Mapping[str, tuple]] = SUPPORTED
+    passed_over: ClassVar[frozenset[str]] = PASSED_OVER
+
     hidden_size: int = 768
     intermediate_size: int = 3072
     num_attention_heads: int = 12
@@ -99,15 +102,15 @@ class CLIPVisionConfig(CLIPEncoderConfig):
     patch_size: int = 32
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> "CLIPVisionConfig":
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
         """From the `vision_config` of a transformers `config.json`, with the `projection_dim` of the whole model.
 
         Raises:
           PeaError: naming every field that is not known, and any that the network cannot have.
         """
-        known = {name: value for name, value in config.items() if name not in PASSED_OVER}
+        known = {name: value for name, value in config.items() if name not in cls.passed_over}
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-        fields = read_fields(known, defaults=defaults, supported=SUPPORTED)
+        fields = read_fields(known, defaults=defaults, supported=cls.supported)
         check_kinds(fields, defaults)
         check_choice("hidden_act", [fields["hidden_act"]], tuple(ACTIVATIONS))
         result = cls(**fields)

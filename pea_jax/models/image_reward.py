@@ -9,8 +9,8 @@ from flax import nnx
 
 from pea_jax.models import layers
 from pea_jax.models.bert import BertAttention, BertConfig, BertIntermediate, BertOutput
-from pea_jax.models.clip_text import CLIPEncoder
-from pea_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionEmbeddings
+from pea_jax.models.clip_vision import CLIPVisionConfig
+from pea_jax.models.vit import ViT
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the head's output in its training, from the published code
 
@@ -30,18 +30,6 @@ class ImageRewardConfig:
     )
     text: BertConfig = BertConfig(vocab_size=30524)
     head: tuple[int, ...] = (1024, 128, 64, 16, 1)
-
-
-class BlipVision(nnx.Module):
-    """`[B, image_size, image_size, 3]` to `[B, 1 + N, D]`, normalised at the end."""
-
-    def __init__(self, config: CLIPVisionConfig, **precision: Any):
-        self.embeddings = CLIPVisionEmbeddings(config, use_bias=True, **precision)
-        self.encoder = CLIPEncoder(config, **precision)
-        self.post_layernorm = layers.layer_norm(config.hidden_size, eps=config.layer_norm_eps, **precision)
-
-    def __call__(self, pixels: jax.Array) -> jax.Array:
-        return self.post_layernorm(self.encoder(self.embeddings(pixels), None)[-1])
 
 
 class BlipTextEmbeddings(nnx.Module):
@@ -108,7 +96,7 @@ class ImageReward(nnx.Module):
     ):
         precision: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
         self.config = config
-        self.visual_encoder = BlipVision(config.vision, **precision)
+        self.visual_encoder = ViT(config.vision, **precision)
         self.text_encoder = BlipText(config.text, config.vision.hidden_size, **precision)
         widths = zip((config.text.hidden_size, *config.head[:-1]), config.head, strict=True)
         self.mlp = nnx.List(layers.Linear(before, after, **precision) for before, after in widths)

@@ -49,6 +49,7 @@ ARCHITECTURES = {
     "BertForMaskedLM": BERT,
     "BertModel": BERT,
     "CLIPModel": CLIP,
+    "CLIPModel/bert": JAPANESE_CLIP,
     "CLIPModel/roberta": JAPANESE_CLIP,
     "CLIPTextModel": CLIP,
     "CLIPTextModelWithProjection": CLIP,

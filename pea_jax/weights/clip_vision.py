@@ -1,21 +1,17 @@
-"""Loads the picture half of a CLIP, and what joins both halves, from transformers folders."""
+"""The picture half of a CLIP, and what joins both halves, in transformers folders."""
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 
 from pea_jax.errors import PeaError
 from pea_jax.models.clip_vision import CLIPVision, CLIPVisionConfig
-from pea_jax.models.layers import abstract
 from pea_jax.weights.config_files import read_config
-from pea_jax.weights.text_files import open_tensors
-from pea_jax.weights.torch_names import fill
+from pea_jax.weights.stored import whole
+from pea_jax.weights.text_files import open_tensors, own_tensors
+from pea_jax.weights.vision_files import Heads, VisionFiles, logit_scale, matrices
 
 TEXT_HALF = r"text_model\..*|text_projection\..*|logit_scale"
 # transformers 5 saves AltCLIP's layers under the names of BERT's.
@@ -25,38 +21,28 @@ POOLER = "text_model.pooler.dense"
 PROJECTION_DIMS = {"altclip": 768}
 
 
-@dataclasses.dataclass(frozen=True)
-class Heads:
-    """What makes one vector of a text, and of two vectors a score.
-
-    `text_projection` is `[D, P]`; `pooler`, a kernel `[D, D]` and a bias `[D]`, is there in some files of BERTs.
-    """
-
-    text_projection: np.ndarray
-    pooler: tuple[np.ndarray, np.ndarray] | None
-    logit_scale: float
-
-
-def load_clip_vision(
-    folder: str | pathlib.Path, *, dtype: jax.typing.DTypeLike = jnp.float32, mesh: Mesh | None = None
-) -> CLIPVision:
-    """The picture encoder of a folder that holds both halves, with its projection.
+def open_transformers_vision(folder: pathlib.Path) -> VisionFiles:
+    """The picture encoder of a folder that holds both halves, with what joins them.
 
     Args:
       folder: one whose config.json has a `vision_config`.
-      dtype: of storage and computation.
-      mesh: on each of whose devices the parameters are placed, whole; by default on the default device.
 
     Raises:
-      PeaError: if a file is missing or broken, or the picture encoder is another network than CLIP's ViT.
+      PeaError: if a file is missing or broken, the picture encoder is another network than CLIP's ViT, or the file has
+        no projection or no scale.
     """
-    folder = pathlib.Path(folder)
     config = read_config(folder, vision_config)
-    model = abstract(lambda: CLIPVision(config, dtype=dtype, param_dtype=dtype))
+    source, stored = open_tensors(folder)
+    (text_projection,) = matrices(stored, ["text_projection.weight"], source=source)
+    pooler = None
+    if {f"{POOLER}.weight", f"{POOLER}.bias"} <= stored.keys():
+        (kernel,) = matrices(stored, [f"{POOLER}.weight"], source=source)
+        pooler = kernel.T, np.asarray(whole(stored[f"{POOLER}.bias"]), np.float32)
+    heads = Heads((text_projection.T,), logit_scale(stored, source=source), pooler)
     # Where the whole was built of two models, their own prefix comes on top.
-    source, tensors = open_tensors(folder, prefix=r"(vision_model\.)+", ignored=TEXT_HALF)
-    tensors = {name.replace(*NEW_NAME): tensor for name, tensor in tensors.items()}
-    return fill(model, tensors, source=source, mesh=mesh, partition=lambda name, shape: PartitionSpec())
+    tensors = own_tensors(stored, prefix=r"(vision_model\.)+", ignored=TEXT_HALF)
+    current = {name.replace(*NEW_NAME): tensor for name, tensor in tensors.items()}
+    return VisionFiles(CLIPVision, config, current, source, heads)
 
 
 def vision_config(config: Mapping[str, Any]) -> CLIPVisionConfig:
@@ -65,29 +51,18 @@ def vision_config(config: Mapping[str, Any]) -> CLIPVisionConfig:
     Raises:
       PeaError: if there is none, or a field is not what the network has.
     """
-    if not isinstance(vision := config.get("vision_config"), Mapping):
-        raise PeaError("no vision_config in it: there is nothing that looks at pictures")
-    # Old files state what departs from the defaults again, in a second place that transformers believes.
-    fields = {**vision, **(config.get("vision_config_dict") or {})}
+    fields = vision_fields(config)
     usual = PROJECTION_DIMS.get(str(config.get("model_type")), CLIPVisionConfig.projection_dim)
     return CLIPVisionConfig.from_dict({**fields, "projection_dim": config.get("projection_dim", usual)})
 
 
-def load_heads(folder: str | pathlib.Path) -> Heads:
-    """Projection and pooler of the texts, and the scale of the scores.
+def vision_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the picture half, as they are stated.
 
     Raises:
-      PeaError: if the file has no projection or no scale.
+      PeaError: if there are none.
     """
-    source, tensors = open_tensors(pathlib.Path(folder))
-    arrays = {
-        name: np.asarray(tensors[name][(slice(None),) * len(tensors[name].shape)], np.float32)
-        for name in ("text_projection.weight", f"{POOLER}.weight", f"{POOLER}.bias", "logit_scale")
-        if name in tensors
-    }
-    for name in ("text_projection.weight", "logit_scale"):
-        if name not in arrays:
-            raise PeaError(f"{source}: no {name}; is this a model of both texts and pictures?")
-    weight, bias = arrays.get(f"{POOLER}.weight"), arrays.get(f"{POOLER}.bias")
-    pooler = None if weight is None or bias is None else (weight.T, bias)
-    return Heads(arrays["text_projection.weight"].T, pooler, float(np.exp(arrays["logit_scale"]).reshape(())))
+    if not isinstance(vision := config.get("vision_config"), Mapping):
+        raise PeaError("no vision_config in it: there is nothing that looks at pictures")
+    # Old files state what departs from the defaults again, in a second place that transformers believes.
+    return {**vision, **(config.get("vision_config_dict") or {})}

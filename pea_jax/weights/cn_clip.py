@@ -30,10 +30,19 @@ def open_cn_clip(folder: pathlib.Path, build: Build) -> TextFiles:
     Raises:
       PeaError: if there is no such file or more than one, or it holds something else.
     """
-    path = checkpoint_in(folder)
-    stored = {name.removeprefix("module."): tensor for name, tensor in open_pickled(path).items()}
+    source, stored = open_cn_clip_tensors(folder)
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in stored.items() if not IGNORED.fullmatch(name)}
-    return TextFiles(build(fields_from_shapes(tensors, source=str(path))), tensors, str(path))
+    return TextFiles(build(fields_from_shapes(tensors, source=source)), tensors, source)
+
+
+def open_cn_clip_tensors(folder: pathlib.Path) -> tuple[str, dict[str, StoredArray]]:
+    """Path and tensors of the one cn_clip checkpoint in `folder`, by the names that the model had outside training.
+
+    Raises:
+      PeaError: if there is no such file or more than one, or it cannot be read.
+    """
+    path = checkpoint_in(folder)
+    return str(path), {name.removeprefix("module."): tensor for name, tensor in open_pickled(path).items()}
 
 
 def checkpoint_in(folder: pathlib.Path) -> pathlib.Path:

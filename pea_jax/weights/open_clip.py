@@ -33,19 +33,37 @@ def open_open_clip(folder: pathlib.Path, build: Build) -> TextFiles:
     Raises:
       PeaError: if a file is missing or broken, or the text half is not XLM-R.
     """
-    network = build(_network(folder / CONFIG))
-    stem = next((stem for stem in STEMS if any(folder.glob(f"{stem}.*"))), STEMS[-1])
-    source, tensors = open_tensors(folder, stem=stem, prefix=r"text\.transformer\.", ignored=IGNORED)
+    network = build(_network(folder))
+    source, tensors = open_tensors(folder, stem=stem_in(folder), prefix=r"text\.transformer\.", ignored=IGNORED)
     return TextFiles(network, tensors, source)
 
 
-def _network(path: pathlib.Path) -> Mapping[str, Any]:
+def stem_in(folder: pathlib.Path) -> str:
+    """The name of the weights without its ending."""
+    return next((stem for stem in STEMS if any(folder.glob(f"{stem}.*"))), STEMS[-1])
+
+
+def read_open_clip_config(folder: pathlib.Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """`model_cfg` and `preprocess_cfg` of `open_clip_config.json`; some files hold the former alone, others no latter.
+
+    Raises:
+      PeaError: if the file is missing or not the config of a model whose text encoder is from the Hub.
+    """
+    path = folder / CONFIG
     try:
         config = json.loads(path.read_text())
-        name = config.get("model_cfg", config)["text_cfg"]["hf_model_name"]
+        model = config.get("model_cfg", config)
+        model["text_cfg"]["hf_model_name"]
+        return dict(model), dict(config.get("preprocess_cfg") or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PeaError(f"{path}: not open_clip's config of a text encoder from the Hub ({one_line(error)})") from error
+
+
+def _network(folder: pathlib.Path) -> Mapping[str, Any]:
+    name = read_open_clip_config(folder)[0]["text_cfg"]["hf_model_name"]
     network = NETWORKS.get(str(name).removeprefix("FacebookAI/"))
     if network is None:
-        raise PeaError(f"{path}: text_cfg.hf_model_name={name!r} is not known (known: {', '.join(NETWORKS)})")
+        raise PeaError(
+            f"{folder / CONFIG}: text_cfg.hf_model_name={name!r} is not known (known: {', '.join(NETWORKS)})"
+        )
     return network

@@ -9,7 +9,7 @@ from flax import nnx
 
 from pea_jax.adapter import AdapterDims, PEAdapter
 from tests import commands
-from tests.judging import clips
+from tests.judging import clips, published_clips
 from tests.test_processes import start_two
 
 SYSTEMS = ["English teacher", "translation + teacher", "adapter", "other"]
@@ -22,7 +22,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def place(world, tmp_path_factory) -> pathlib.Path:
-    """Two adapters, a CLIP, prompts and their translations."""
+    """Two adapters, two CLIPs, prompts and their translations."""
     folder = tmp_path_factory.mktemp("judging")
     rule = dict(id="assets/multilingual-e5-small", context_length=16, prefix="")
     config = dict(base_model=str(world[1]["base_model"]), text_encoder=rule)
@@ -30,6 +30,7 @@ def place(world, tmp_path_factory) -> pathlib.Path:
         adapter = PEAdapter(AdapterDims(384, 16, 20, 40), rngs=nnx.Rngs(seed))
         adapter.save_pretrained(folder / f"adapter{seed}", config, "card")
     clips.save_clip(folder / "clip")
+    published_clips.save(folder / "ruclip", "ruCLIP")
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
     (folder / "english.txt").write_text("a red apple\na dog\na samovar\n")
     return folder
@@ -38,7 +39,8 @@ def place(world, tmp_path_factory) -> pathlib.Path:
 def evaluate(world, place: pathlib.Path, out: pathlib.Path, **judges: object):
     flags = dict(config=commands.CONFIG, adapter=place / "adapter0", compare=f"other={place / 'adapter1'}")
     flags |= dict(prompts=place / "prompts.jsonl", translations=place / "english.txt", seeds="0,5")
-    return commands.run_forked(commands.command("evaluate", world[1], **flags, **judges, clip=place / "clip", out=out))
+    flags |= dict(clip=place / "ruclip", out=out)
+    return commands.run_forked(commands.command("evaluate", world[1], **flags, **judges))
 
 
 def test_systems_side_by_side(world, place, tmp_path):

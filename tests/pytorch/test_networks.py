@@ -15,10 +15,10 @@ from pea_jax.pytorch.text_encoder import load_text_encoders
 from pea_jax.text.encoders import load_text_encoder
 from pea_jax.weights import open_clip
 from tests import language_clips as clips
-from tests import tiny_tokenizers
+from tests import openai_clips, tiny_tokenizers
 from tests.prompts import prompts
 from tests.tiny_text_models import assert_close, random_bert
-from tests.weights import test_cn_clip, test_open_clip, test_openai_clip
+from tests.weights import test_cn_clip, test_open_clip
 from tests.weights.test_dual_encoders import klue_roberta
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def save_korean_in_flax(folder: pathlib.Path) -> None:
 CASES = {
     "CustomTextCLIP": (save_open_clip, "it"),
     "cn_clip": (save_cn_clip, "zh"),
-    "ruCLIP": (test_openai_clip.save, "ru"),
+    "ruCLIP": (openai_clips.save_ruclip, "ru"),
     "HybridCLIP": (save_korean_in_flax, "ko"),
 }
 
@@ -77,14 +77,14 @@ def test_states(tmp_path: pathlib.Path, architecture: str, hidden_state: int):
 
 
 def test_what_is_wrong_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    test_openai_clip.save(tmp_path)
+    openai_clips.save_ruclip(tmp_path)
     rule = dict(id=str(tmp_path), context_length=12)
-    (tmp_path / "config.json").write_text(json.dumps(test_openai_clip.CONFIG | dict(model_type="umt5", num_layers=1)))
+    (tmp_path / "config.json").write_text(json.dumps(openai_clips.CONFIG | dict(model_type="umt5", num_layers=1)))
     tensors = torch.load(tmp_path / "pytorch_model.bin", weights_only=True)
     torch.save({name: x for name, x in tensors.items() if "ln_final" not in name}, tmp_path / "pytorch_model.bin")
     with pytest.raises(PeaError, match=r"pytorch_model.bin: final_layer_norm.weight, final_layer_norm.bias missing"):
         load_text_encoders(rule)
-    (tmp_path / "config.json").write_text(json.dumps(dict(test_openai_clip.CONFIG, transformer_heads=7)))
+    (tmp_path / "config.json").write_text(json.dumps(dict(openai_clips.CONFIG, transformer_heads=7)))
     with pytest.raises(PeaError, match="cannot load it .*7"):
         load_text_encoders(rule)
     with pytest.raises(PeaError, match="encoder.block.0.layer.0.SelfAttention.k.weight, .* missing"):

@@ -1,6 +1,5 @@
 """rinna's Japanese CLIP and CLOOB: tokenizer and states against the published functions and the RoBERTa in them."""
 
-import io
 import pathlib
 
 import numpy as np
@@ -13,28 +12,18 @@ from pea_jax.errors import PeaError
 from pea_jax.text.encoders import load_text_encoder
 from pea_jax.text.japanese import load_japanese_tokenizer
 from tests import language_clips as clips
-from tests.prompts import corpus, prompts
+from tests.prompts import prompts
 from tests.tiny_text_models import randomise
+from tests.tiny_tokenizers import JAPANESE_PAD as PAD
+from tests.tiny_tokenizers import JAPANESE_SIZE as SIZE
+from tests.tiny_tokenizers import japanese_sentencepiece
 
-CLS, PAD, SIZE = 4, 3, 900
+CLS = 4
 
 
 @pytest.fixture(scope="module")
 def model() -> bytes:
-    """Of the kind of rinna/japanese-roberta-base: unknown 0, padding 3, the other special tokens after it."""
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus(("ja",))),
-        model_writer=written,
-        vocab_size=SIZE,
-        character_coverage=0.98,
-        pad_id=PAD,
-        pad_piece="[PAD]",
-        user_defined_symbols=["[CLS]", "[SEP]", "[MASK]"],
-        num_threads=1,
-        minloglevel=2,
-    )
-    return written.getvalue()
+    return japanese_sentencepiece()
 
 
 @pytest.fixture
@@ -64,17 +53,21 @@ def test_special_tokens_in_a_text(folder: pathlib.Path):
     assert ids.tolist() == [CLS, 2, 6, 1, PAD, PAD]
 
 
+@pytest.mark.parametrize("text", [transformers.RobertaModel, transformers.BertModel])
 @pytest.mark.parametrize("architecture", ["CLIPModel", "CLOOBModel"])
-def test_states(folder: pathlib.Path, architecture: str):
-    """The text half has the positions 0, 1, 2, ..., padding or not, which RoBERTa would not give it by itself."""
-    config = transformers.RobertaConfig(
+def test_states(folder: pathlib.Path, architecture: str, text: type):
+    """The text half has the positions 0, 1, 2, ..., padding or not, which RoBERTa would not give it by itself.
+
+    The published code takes a BERT as well, and the model's page calls its text encoder so.
+    """
+    config = text.config_class(
         **clips.SMALL, vocab_size=SIZE, max_position_embeddings=82, pad_token_id=PAD, layer_norm_eps=1e-5
     )
-    oracle = randomise(transformers.RobertaModel(config, add_pooling_layer=False))
+    oracle = randomise(text(config, add_pooling_layer=False))
     kind = architecture.removesuffix("Model").lower()
     clips.save_text_half(folder, oracle, {"architectures": [architecture], "model_type": kind})
     encoder = load_text_encoder(folder)
-    assert encoder.architecture == ("CLIPModel/roberta" if kind == "clip" else "CLOOBModel")
+    assert encoder.architecture == (f"CLIPModel/{config.model_type}" if kind == "clip" else "CLOOBModel")
     assert (encoder.context_length, encoder.tokenizer.pad_token_id, encoder.hidden_size) == (77, PAD, 24)
     clips.assert_states(encoder, oracle, "ja", position_ids=torch.arange(77)[None])
 

@@ -1,8 +1,7 @@
-"""The text encoder of ruCLIP against its PyTorch module, written from the published names and forward pass."""
+"""The text encoder of ruCLIP against its PyTorch module."""
 
 import json
 import pathlib
-import types
 
 import numpy as np
 import pytest
@@ -14,80 +13,15 @@ from pea_jax.text.encoders import load_text_encoder
 from pea_jax.weights.openai_clip import clip_fields, to_transformers_names
 from pea_jax.weights.text_networks import build, load_ruclip
 from tests.language_clips import assert_states, shapes
+from tests.openai_clips import CONFIG, ruclip, save_ruclip
 from tests.prompts import prompts
 from tests.tiny_text_models import assert_close, randomise
 from tests.torch_oracle import compiled
 
-CONFIG = dict(
-    embed_dim=20, image_resolution=8, vision_layers=1, vision_width=8, vision_patch_size=4, context_length=30,
-    vocab_size=400, transformer_width=24, transformer_heads=3, transformer_layers=2,
-)  # fmt: skip
-GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "text" / "youtokentome.json"
-
-
-class QuickGELU(torch.nn.Module):
-    def forward(self, x):
-        return x * torch.sigmoid(1.702 * x)
-
-
-class Block(torch.nn.Module):
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.attn = torch.nn.MultiheadAttention(width, heads, batch_first=True)
-        self.ln_1, self.ln_2 = torch.nn.LayerNorm(width), torch.nn.LayerNorm(width)
-        self.mlp = torch.nn.Sequential()
-        self.mlp.add_module("c_fc", torch.nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGELU())
-        self.mlp.add_module("c_proj", torch.nn.Linear(4 * width, width))
-
-    def forward(self, x):
-        y = self.ln_1(x)
-        causal = torch.full((x.shape[1], x.shape[1]), -torch.inf).triu(1)
-        x = x + self.attn(y, y, y, need_weights=False, attn_mask=causal)[0]
-        return x + self.mlp(self.ln_2(x))
-
-
-class RuCLIPText(torch.nn.Module):
-    """The text half under ruCLIP's names; OpenAI's CLIP has the same ones."""
-
-    def __init__(self, *, width: int, heads: int, layers: int, length: int, vocabulary: int, projection: int):
-        super().__init__()
-        self.transformer = torch.nn.Module()
-        self.transformer.resblocks = torch.nn.Sequential(*(Block(width, heads) for _ in range(layers)))
-        self.token_embedding = torch.nn.Embedding(vocabulary, width)
-        self.positional_embedding = torch.nn.Parameter(torch.zeros(length, width))
-        self.ln_final = torch.nn.LayerNorm(width)
-        self.text_projection = torch.nn.Parameter(torch.zeros(width, projection))
-
-    def forward(self, ids, output_hidden_states=True):
-        states = [self.token_embedding(ids) + self.positional_embedding]
-        for block in self.transformer.resblocks:
-            states.append(block(states[-1]))
-        last = self.ln_final(states[-1])
-        ends = last[torch.arange(len(ids)), torch.where(ids == 3)[1]] @ self.text_projection
-        return types.SimpleNamespace(last_hidden_state=last, hidden_states=states, text_embeds=ends)
-
-
-def ruclip(config: dict) -> RuCLIPText:
-    names = dict(
-        width="transformer_width", heads="transformer_heads", layers="transformer_layers", length="context_length",
-        vocabulary="vocab_size", projection="embed_dim",
-    )  # fmt: skip
-    return RuCLIPText(**{ours: config[theirs] for ours, theirs in names.items()})
-
-
-def save(folder: pathlib.Path) -> None:
-    """As ai-forever publishes it."""
-    (folder / "bpe.model").write_text(json.loads(GOLDEN.read_text())["model"])
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    tensors = randomise(ruclip(CONFIG)).state_dict()
-    others = {"visual.conv1.weight": torch.zeros(8, 3, 4, 4), "logit_scale": torch.zeros(())}
-    torch.save({**tensors, **others}, folder / "pytorch_model.bin")
-
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    save(tmp_path)
+    save_ruclip(tmp_path)
     return tmp_path
 
 
