@@ -10,6 +10,7 @@ from pea_jax.errors import PeaError
 
 REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PIPELINE_FOLDERS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
+CONFIGS = ("config.json", "open_clip_config.json")  # of which a model has one
 TEXT_SUFFIXES = (".json", ".txt", ".model")  # configs, vocabularies, SentencePiece models
 # The first of these that a folder has is taken, with its shards.
 WEIGHTS = (
@@ -74,7 +75,7 @@ def _weights(names: list[str]) -> list[str]:
 
 def _cached(hub: Any, repo_id: str, subfolder: str, with_weights: bool) -> pathlib.Path | None:
     """The snapshot in the cache if it has all folders, and weights in each that has a model."""
-    for name in [f"{subfolder}/config.json"] if subfolder else ["model_index.json", "config.json"]:
+    for name in [f"{subfolder}/config.json"] if subfolder else ["model_index.json", *CONFIGS]:
         path = hub.try_to_load_from_cache(repo_id, name)
         if isinstance(path, str):
             root = pathlib.Path(path).parents[name.count("/")]
@@ -88,7 +89,7 @@ def _is_whole(folder: pathlib.Path, with_weights: bool) -> bool:
     if not folder.is_dir():
         return False
     names = [path.name for path in folder.iterdir()]
-    return not with_weights or "config.json" not in names or bool(_weights(names))
+    return not with_weights or not set(CONFIGS) & set(names) or bool(_weights(names))
 
 
 def _reason(error: Exception) -> str:

@@ -108,9 +108,15 @@ def test_configs_alone_are_no_model(cache):
     assert locate("someone/model", with_weights=False) == locate("someone/model", "vae") == root
 
 
-def test_a_model_without_pipeline(cache):
-    root = store(cache, "config.json", "model.safetensors")
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [("config.json", "model.safetensors"), ("open_clip_config.json", "open_clip_pytorch_model.bin")],
+)
+def test_a_model_without_pipeline(cache, config, weights):
+    root = store(cache, config, weights)
     assert locate("someone/model") == root
+    (root / weights).unlink()
+    assert "hub.snapshot('someone/model')" in refusal("someone/model")
 
 
 def test_an_adapter(cache, tmp_path):
