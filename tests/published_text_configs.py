@@ -61,11 +61,18 @@ BERT = {
     "multilingual-e5-small": (E5_SMALL, 117_505_920),
 }
 
+# AltCLIP-m9 has the same. All three as read in an audit of the files on the Hub (revisions 17788d7, 41d03cb, 4e7c13d);
+# that m18 projects to the 1024 of its teacher, OpenCLIP ViT-H/14, FlagAI's `modeling_berts_m18.py` says too.
 ALTCLIP: Config = {
     "model_type": "altclip_text_model", "hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096,
     "layer_norm_eps": 1e-05, "max_position_embeddings": 514, "num_attention_heads": 16, "num_hidden_layers": 24,
     "pad_token_id": 1, "project_dim": 768, "type_vocab_size": 1, "vocab_size": 250002,
 }  # fmt: skip
+ALTCLIPS = {
+    "AltCLIP": (ALTCLIP, 559_630_080),
+    "AltCLIP-m9": (ALTCLIP, 559_630_080),
+    "AltCLIP-m18": (ALTCLIP | {"project_dim": 1024}, 559_892_480),
+}
 
 MT5_XL: Config = {
     "architectures": ["MT5ForConditionalGeneration"], "model_type": "mt5", "d_ff": 5120, "d_kv": 64, "d_model": 2048,

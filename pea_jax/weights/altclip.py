@@ -18,7 +18,9 @@ from pea_jax.weights.torch_names import fill
 OTHER_HALF = rf"{VISION}|text_projection\..*"
 # transformers 5 saves the text encoder alone under a new name.
 NEW_NAME = "roberta.encoder.layers.", "roberta.encoder.layer."
-POOLER = r"roberta\.pooler\..*"
+# XLM-R's pooler, and a second projection, of the last layer but one, which FlagAI's `modeling_berts_m18.py` has for
+# AltDiffusion and `AltCLIPTextModel` has not.
+UNUSED = r"roberta\.pooler\..*|transformation_pre\..*"
 
 
 def load_altclip(
@@ -41,5 +43,5 @@ def load_altclip(
 def _altclip(config: Mapping[str, Any]) -> tuple[AltCLIPTextConfig, str]:
     """The config of the network, and what else is in the file."""
     if "text_config" in config:
-        return AltCLIPTextConfig.from_dict(text_config(config)), f"{POOLER}|{OTHER_HALF}"
-    return AltCLIPTextConfig.from_dict(config), POOLER
+        return AltCLIPTextConfig.from_dict(text_config(config)), f"{UNUSED}|{OTHER_HALF}"
+    return AltCLIPTextConfig.from_dict(config), UNUSED

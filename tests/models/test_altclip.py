@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
@@ -45,6 +46,17 @@ def test_projected_states_agree(tmp_path: pathlib.Path, alone: bool):
     assert_close(last, expected.last_hidden_state)
     for ours, theirs in zip(features["hidden_states"], expected.hidden_states, strict=True):
         assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_second_projection_of_flagai_is_passed_over(tmp_path: pathlib.Path, alone: bool):
+    saved(tmp_path, alone)
+    expected = load_altclip(tmp_path).transformation.weight[...]
+    tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    prefix = "" if alone else "text_model."
+    second = {f"{prefix}transformation_pre.{name}": torch.ones(20) for name in ("weight", "bias")}
+    safetensors.torch.save_file(tensors | second, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(load_altclip(tmp_path).transformation.weight[...], expected)
 
 
 def test_a_wrong_config_is_named(tmp_path: pathlib.Path):

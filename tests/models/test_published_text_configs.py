@@ -56,11 +56,15 @@ def test_bert_and_xlm_roberta(name: str):
     check(model, pytorch_shapes(kind, config, add_pooling_layer=False), size)
 
 
-def test_altclip():
-    model = abstract(lambda: AltCLIPText(AltCLIPTextConfig.from_dict(published.ALTCLIP)))
-    size = published.BERT["xlm-roberta-large"][1] + 2 * 1024 + (1024 + 1) * 768
-    expected = pytorch_shapes(transformers.AltCLIPTextModel, published.ALTCLIP)
+@pytest.mark.parametrize("name", published.ALTCLIPS)
+def test_altclip(name: str):
+    config, size = published.ALTCLIPS[name]
+    model = abstract(lambda: AltCLIPText(AltCLIPTextConfig.from_dict(config)))
+    expected = pytorch_shapes(transformers.AltCLIPTextModel, config)
     check(model, {name.replace(*NEW_NAME): shape for name, shape in expected.items()}, size)
+
+
+def test_altclip_is_what_a_silent_config_means():
     assert AltCLIPTextConfig.from_dict({}) == AltCLIPTextConfig.from_dict(published.ALTCLIP)
 
 
