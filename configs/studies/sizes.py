@@ -1,7 +1,8 @@
 """Study 4: how large must the adapter be?
 
 Hidden widths from 8 to 880: 0.5% to 10% of the UNet's 14.0M parameters. Fewer this adapter cannot have here: its last
-layer, as wide as what the UNet takes, is 0.47%.
+layer, as wide as what the UNet takes, is 0.47%. In Stable Diffusion XL that layer, `fc`, is 1280 x 2048 + 2048 =
+2,623,488 of 2,567,463,684 parameters, 0.10%: in both the curve starts at the floor.
 
     python -m benchmarks.studies --study sizes --workdir runs/studies
 """
