@@ -42,10 +42,11 @@ class TrainingSet:
         return groups if self.weights is None else {bucket: groups.get(bucket, rows[:0]) for bucket in self.weights}
 
     def __str__(self) -> str:
-        """In one line, what there is, and in which language the student is asked."""
+        """In one line, what there is, and what it is learnt from."""
         rows = self.survey.rows[self.kept]
-        kinds = (Kind.NATIVE, Kind.TRANSLATED, Kind.ENGLISH)
-        captions = ", ".join(f"{np.count_nonzero(rows['caption'] == kind):,} {kind.name.lower()}" for kind in kinds)
+        native, english = rows["native"], rows["caption"] == Kind.ENGLISH
+        counts = {"native": native, "parallel": ~native & ~english, "in English alone": english}
+        captions = ", ".join(f"{np.count_nonzero(found):,} {name}" for name, found in counts.items())
         bad = np.count_nonzero(self.survey.rows["bad"])
         return f"{len(rows):,} of {len(self.kept):,} samples are used, {bad:,} are bad; captions: {captions}"
 

@@ -59,9 +59,19 @@ def test_the_published_filters_and_order(config, write_shard):  # noqa: F811
     assert {bucket: found.tolist() for bucket, found in rows.items()} == {(64, 64): [0, 2], (96, 64): [4]}
     assert all(found.dtype == np.int32 for found in rows.values())
     assert chosen.first(2).tolist() == [0, 2]
-    assert str(chosen) == "3 of 8 samples are used, 1 are bad; captions: 1 native, 2 translated, 0 english"
+    assert str(chosen) == "3 of 8 samples are used, 1 are bad; captions: 1 native, 2 parallel, 0 in English alone"
     assert chosen.survey.rows["caption"][[0, 2]].tolist() == [Kind.TRANSLATED, Kind.NATIVE]
     assert chosen.survey.rows["native"][[0, 2]].tolist() == [False, True]
+
+
+def test_native_are_those_that_are_learnt_as_such(config, write_shard):  # noqa: F811
+    """The record's own flag counts, not the field that its caption is from."""
+    config.data.caption_fields.native = "caption_ori"
+    config.data.missing_caption = "english"
+    own = members(native=True), members(caption_ori="каша", native=False), members(caption_ru=None)
+    write_shard("a.tar", dict(zip("abc", own, strict=True)))
+    counts = "1 native, 1 parallel, 1 in English alone"
+    assert str(training_set(config)) == f"3 of 3 samples are used, 0 are bad; captions: {counts}"
 
 
 def test_given_weights(config, write_shard):  # noqa: F811
