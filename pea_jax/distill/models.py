@@ -19,7 +19,7 @@ from pea_jax.errors import PeaError
 from pea_jax.mesh import replicated
 from pea_jax.models.quantisation import quantise
 from pea_jax.models.unet import UNet2DCondition
-from pea_jax.models.vae import AutoencoderKL
+from pea_jax.models.vae import AutoencoderKL, VAEConfig
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.text.conditioner import Conditioner
 from pea_jax.text.encoders import TextEncoder
@@ -69,7 +69,7 @@ def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:
     base = locate_base(config.base_model, config.base_model_config)
     settings = _settings(config, mesh, base)
     vae = load_vae(base.weights, **settings | dict(dtype=jnp.dtype(config.vae_dtype or config.dtype)))
-    _check_sizes(config, vae.config.downscale)
+    _check_sizes(config, vae.config)
     return Encoders(
         vae=vae,
         teacher=load_conditioner(base.weights, **settings),
@@ -77,11 +77,13 @@ def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:
     )
 
 
-def _check_sizes(config: ConfigDict, downscale: int) -> None:
-    for name, sizes in (("picture_size", [config.picture_size]), ("data.buckets", config.data.buckets)):
-        if wrong := [size for size in sizes if any(side <= 0 or side % downscale for side in size)]:
-            advice = f"width and height must be multiples of {downscale}, which the autoencoder makes one latent of"
-            raise PeaError(f"config.{name}: {'x'.join(map(str, wrong[0]))}; {advice}")
+def _check_sizes(config: ConfigDict, vae_config: VAEConfig) -> None:
+    buckets = [("data.buckets", size) for size in config.data.buckets]
+    for name, (width, height) in [("picture_size", config.picture_size), *buckets]:
+        try:
+            vae_config.latent_size(height, width)
+        except PeaError as error:
+            raise PeaError(f"config.{name}: {error}") from error
 
 
 def quantised(config: ConfigDict, unet: UNet2DCondition) -> UNet2DCondition:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from pea_jax.errors import PeaError
 from pea_jax.models.config_fields import check_choice, check_kinds, check_lists, check_widths, per_block, read_fields
 
 # Without effect here: a hint for pipelines; the block types are checked apart.
@@ -35,6 +36,17 @@ class VAEConfig:
     def downscale(self) -> int:
         """Pixels along one side of a latent."""
         return 2 ** (len(self.block_out_channels) - 1)
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latents of a picture, whose own are in pixels.
+
+        Raises:
+          PeaError: the picture's are not multiples of `downscale`.
+        """
+        if any(side <= 0 or side % self.downscale for side in (height, width)):
+            advice = f"multiples of {self.downscale}, which the autoencoder makes one latent of"
+            raise PeaError(f"picture size {width}x{height}: width and height must be {advice}")
+        return height // self.downscale, width // self.downscale
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "VAEConfig":

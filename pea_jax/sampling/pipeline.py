@@ -94,7 +94,7 @@ class TextToImage:
         self._params = self._denoiser.params, vae_params
         self._scheduler, self._mesh = scheduler, mesh
         self.latent_channels = vae.config.latent_channels
-        self.downscale = vae.config.downscale
+        self.latent_size = vae.config.latent_size
         # Whole on every device, as only such an array can be fetched where a mesh spans several processes.
         whole = None if mesh is None else meshes.replicated(mesh)
         settings: dict[str, Any] = dict(out_shardings=whole, compiler_options=meshes.compiler_options(mesh))
@@ -173,7 +173,7 @@ class TextToImage:
           conditioning: of N prompts.
           negative: of N negative prompts, or of one for all; guidance at most 1 does not look at it.
           sampling: steps, guidance, seed.
-          height, width: in pixels, multiples of the autoencoder's downscaling.
+          height, width: in pixels, multiples of the autoencoder's factor.
           seeds: of each picture; by default that of `sampling`.
           indices: which noise of its seed each picture has; by default 0 to N - 1.
           guides: what is drawn from or repainted, what the ControlNet is shown.
@@ -219,16 +219,6 @@ class TextToImage:
         if self._mesh is not None:
             batch = jax.device_put(batch, meshes.batch_sharding(self._mesh))
         return np.asarray(self._draw(self._params, sampler, batch, *numbers, **ways))
-
-    def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the latents of a picture.
-
-        Raises:
-          PeaError: the picture's are not multiples of the autoencoder's downscaling.
-        """
-        if min(height, width) <= 0 or height % self.downscale or width % self.downscale:
-            raise PeaError(f"picture size {height}x{width}: height and width must be multiples of {self.downscale}")
-        return height // self.downscale, width // self.downscale
 
     @property
     def _devices(self) -> int:

@@ -122,3 +122,11 @@ def test_force_upcast_is_about_float16(tmp_path, force_upcast, dtype, expected):
     pixels = jax.eval_shape(vae.decode, latents)
     moments = jax.eval_shape(vae.encode, jax.ShapeDtypeStruct((1, 8, 8, 3), dtype))
     assert pixels.dtype == moments.dtype == expected
+
+
+def test_latent_size():
+    config = VAEConfig(block_out_channels=(4, 4, 4))
+    assert config.latent_size(height=24, width=32) == (6, 8)
+    for height, width in ((24, 30), (22, 32), (0, 32), (24, -4)):
+        with pytest.raises(PeaError, match=f"{width}x{height}: width and height must be multiples of 4"):
+            config.latent_size(height, width)

@@ -206,8 +206,8 @@ def test_split_over_devices_draws_the_same(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(size=(20, 16)), "20x16.*multiples of 8"),
-        (dict(size=(0, 16)), "0x16"),
+        (dict(size=(20, 16)), "16x20.*multiples of 8"),
+        (dict(size=(0, 16)), "16x0"),
         (dict(indices=[0, 1]), "2 indices of noise for 3"),
         (dict(scheduler="heun"), "'heun'"),
         (dict(steps=0), "steps=0"),
