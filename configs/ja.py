@@ -6,16 +6,20 @@ lies in another model's repository.
 `configs/ja.py`        Stable Diffusion XL (preset `sdxl`)
 `configs/ja.py:sd15`   Stable Diffusion 1.5
 
-The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors): batches of 240 on 24 GPUs,
-about 1,600 GPU-hours. Training data are webdataset shards of pictures with `caption_ja`, or `caption_en` and
-`caption_ja`: any you have, or translated pairs of LAION (laion2B-multi-joined-translated-to-en).
-To download (for `sd15` stable-diffusion-v1-5/stable-diffusion-v1-5 in place of the first):
+The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors). `sdxl`: batches of 240 on 24
+GPUs, about 1,600 GPU-hours. `sd15`: batches of 320 on 8 GPUs, hours not published.
+Training data are webdataset shards of pictures with `caption_ja`, or `caption_en` and `caption_ja`: any you have, or
+translated pairs of LAION (laion2B-multi-joined-translated-to-en).
+To download, the base model of the preset and the text encoder:
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
+    hf download stable-diffusion-v1-5/stable-diffusion-v1-5
     hf download rinna/japanese-cloob-vit-b-16 --local-dir ./models/japanese-cloob-vit-b-16
     hf download rinna/japanese-roberta-base spiece.model --local-dir ./models/japanese-cloob-vit-b-16
 
     python -m pea_jax.train --config configs/ja.py --config.data.train='shards/ja-{00000..00999}.tar' --workdir runs/ja
+
+With `--config configs/ja.py:sd15 --workdir runs/ja-sd15` it is Stable Diffusion 1.5.
 
 `configs/ja.py:emoji`  the embedded English model (64x64 pictures), everything on disk, 10 minutes on two CPU cores:
 

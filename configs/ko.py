@@ -5,16 +5,19 @@ The text encoder is a CLIP ViT-L/14 of Korean: 77 tokens, 768 wide. koclip (kocl
 `configs/ko.py`        Stable Diffusion XL (preset `sdxl`)
 `configs/ko.py:sd15`   Stable Diffusion 1.5
 
-The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors): batches of 240 on 24 GPUs,
-about 1,600 GPU-hours; Korean took them 1.6 million samples. Training data are webdataset shards of pictures with
-`caption_ko`, or `caption_en` and `caption_ko`: any you have, or translated pairs of LAION
-(laion2B-multi-joined-translated-to-en).
-To download (for `sd15` stable-diffusion-v1-5/stable-diffusion-v1-5 in place of the first):
+The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors). `sdxl`: batches of 240 on 24
+GPUs, about 1,600 GPU-hours; Korean took them 1.6 million samples. `sd15`: batches of 320 on 8 GPUs, hours not
+published. Training data are webdataset shards of pictures with `caption_ko`, or `caption_en` and `caption_ko`: any you
+have, or translated pairs of LAION (laion2B-multi-joined-translated-to-en).
+To download, the base model of the preset and the text encoder:
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
+    hf download stable-diffusion-v1-5/stable-diffusion-v1-5
     hf download Bingsu/clip-vit-large-patch14-ko
 
     python -m pea_jax.train --config configs/ko.py --config.data.train='shards/ko-{00000..00999}.tar' --workdir runs/ko
+
+With `--config configs/ko.py:sd15 --workdir runs/ko-sd15` it is Stable Diffusion 1.5.
 
 `configs/ko.py:emoji`  the embedded English model (64x64 pictures), everything on disk, 10 minutes on two CPU cores:
 

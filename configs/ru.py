@@ -6,15 +6,19 @@ The text encoder is that of ruCLIP (arXiv 2202.10784), ViT-L/14 at 336 pixels: 7
 `configs/ru.py`        Stable Diffusion XL (preset `sdxl`)
 `configs/ru.py:sd15`   Stable Diffusion 1.5
 
-The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors): batches of 240 on 24 GPUs,
-about 1,600 GPU-hours. Training data are webdataset shards of pictures with `caption_ru`, or `caption_en` and
-`caption_ru`: any you have, or translated pairs of LAION (laion2B-multi-joined-translated-to-en).
-To download (for `sd15` stable-diffusion-v1-5/stable-diffusion-v1-5 in place of the first):
+The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its authors). `sdxl`: batches of 240 on 24
+GPUs, about 1,600 GPU-hours. `sd15`: batches of 320 on 8 GPUs, hours not published.
+Training data are webdataset shards of pictures with `caption_ru`, or `caption_en` and `caption_ru`: any you have, or
+translated pairs of LAION (laion2B-multi-joined-translated-to-en).
+To download, the base model of the preset and the text encoder:
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
+    hf download stable-diffusion-v1-5/stable-diffusion-v1-5
     hf download ai-forever/ruclip-vit-large-patch14-336
 
     python -m pea_jax.train --config configs/ru.py --config.data.train='shards/ru-{00000..00999}.tar' --workdir runs/ru
+
+With `--config configs/ru.py:sd15 --workdir runs/ru-sd15` it is Stable Diffusion 1.5.
 
 `configs/ru.py:emoji`  the embedded English model (64x64 pictures), everything on disk, 10 minutes on two CPU cores:
 

@@ -82,8 +82,12 @@ def test_docstring_says_what_to_do(path: pathlib.Path):
         chosen = get_config(commands.ROOT / name, *([preset] if preset else []))
         for field in (word[len("--config.") :].partition("=")[0] for word in words if word.startswith("--config.")):
             functools.reduce(getattr, field.split("."), chosen)
-    for encoder in get_config(path).text_encoder.id.split(SEPARATOR):
-        assert encoder in text
+    downloads = re.findall(r"^    hf download (.*)$", text, re.M)
+    for preset in set(PRESETS[path.stem]) - {"emoji"}:
+        chosen = get_config(path, preset)
+        for name in (chosen.base_model, *chosen.text_encoder.id.split(SEPARATOR)):
+            assert any(name in line.split() for line in downloads), f"{preset}: {name}"
+        assert f"atches of {chosen.batch_size}" in " ".join(text.split())
 
 
 def test_unknown_preset_names_those_that_exist():
