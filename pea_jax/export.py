@@ -3,8 +3,8 @@
     python -m pea_jax.export --workdir runs/ru-emoji --out adapter [--step 200]
     python -m pea_jax.export --from_torch pytorch_model.bin --config configs/zh.py:mul_clip --out adapter
 
-Sent to the Hugging Face Hub with its card and the last sheet of samples, after `hf auth login`; --dry_run says what
-would go and sends nothing:
+Sent to the Hugging Face Hub with its card and the sheet of samples of its step, after `hf auth login`; --dry_run says
+what would go and sends nothing:
 
     python -m pea_jax.export --workdir runs/ru --out adapter --push_to_hub USER/NAME [--private] [--dry_run]
 
@@ -35,7 +35,7 @@ STEP = flags.DEFINE_integer("step", None, "Which checkpoint; by default the late
 PUSH = flags.DEFINE_string("push_to_hub", None, "USER/NAME on the Hugging Face Hub where the adapter is sent as well")
 PRIVATE = flags.DEFINE_bool("private", False, "Nobody else sees it there, if it is new")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what --push_to_hub would send, and send nothing")
-SAMPLES = flags.DEFINE_string("samples", None, "PNG file for the card; by default the last that the training drew")
+SAMPLES = flags.DEFINE_string("samples", None, "PNG file for the card; by default what the training drew at that step")
 
 
 def main() -> None:
@@ -46,18 +46,18 @@ def main() -> None:
     command.check_folder("--out", out)
     if PUSH.value is not None:
         publishing.check(PUSH.value, dry_run=DRY_RUN.value)
+    samples = pathlib.Path(SAMPLES.value) if SAMPLES.value else None
     if FROM_TORCH.value is not None:
         bring_in(pathlib.Path(FROM_TORCH.value), CONFIG.value, out)
     elif WORKDIR.value is not None:
-        export(pathlib.Path(WORKDIR.value), out)
+        workdir = pathlib.Path(WORKDIR.value)
+        step = export(workdir, out)
+        samples = samples or publishing.samples_at(workdir, step)
     if PUSH.value is not None:
-        _push(out, PUSH.value)
+        _push(out, PUSH.value, samples)
 
 
-def _push(out: pathlib.Path, repo_id: str) -> None:
-    samples = pathlib.Path(SAMPLES.value) if SAMPLES.value else None
-    if samples is None and WORKDIR.value is not None:
-        samples = publishing.latest_samples(pathlib.Path(WORKDIR.value))
+def _push(out: pathlib.Path, repo_id: str, samples: pathlib.Path | None) -> None:
     if samples is not None:
         publishing.add_samples(out, samples, "the same prompts and noise, before and after training")
     publishing.publish(out, repo_id, private=PRIVATE.value, dry_run=DRY_RUN.value)
@@ -72,8 +72,8 @@ def bring_in(path: pathlib.Path, config: ConfigDict | None, out: pathlib.Path) -
         console.print("its config.json names no text encoder and no base model; --config says which they are")
 
 
-def export(workdir: pathlib.Path, out: pathlib.Path) -> None:
-    """Write the adapter of a checkpoint of the run in `workdir` to the directory `out`."""
+def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
+    """Write the adapter of a checkpoint of the run in `workdir` to the directory `out`; gives its step."""
     config, folder = of_run(workdir), workdir / "checkpoints"
     if config is None:
         raise PeaError(f"--workdir {workdir}: not the work directory of a training run (no config.json)")
@@ -84,8 +84,9 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> None:
     with Checkpoints(folder, every=1, keep=1) as checkpoints:
         state = checkpoints.restore(models.new_state(config, adapter, mesh), step=step)
     nnx.update(adapter, state.exported)
-    adapter_folder.save(out, config, adapter, frozen.student, int(state.step))
-    console.print(f"adapter of step {int(state.step)}: {out}")
+    adapter_folder.save(out, config, adapter, frozen.student, step)
+    console.print(f"adapter of step {step}: {out}")
+    return step
 
 
 if __name__ == "__main__":

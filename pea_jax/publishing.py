@@ -44,10 +44,10 @@ def add_samples(folder: pathlib.Path, picture: pathlib.Path, title: str) -> None
     card.write_text(card.read_text() + PICTURE.format(title=title))
 
 
-def latest_samples(workdir: pathlib.Path) -> pathlib.Path | None:
-    """The last sheet that a training drew."""
-    sheets = sorted((workdir / "samples").glob("step_*.png"), key=lambda path: int(path.stem.removeprefix("step_")))
-    return sheets[-1] if sheets else None
+def samples_at(workdir: pathlib.Path, step: int) -> pathlib.Path | None:
+    """The sheet that a training drew at that step, or the last one before; None: there is none."""
+    steps = {int(path.stem.removeprefix("step_")): path for path in (workdir / "samples").glob("step_*.png")}
+    return steps[max(drawn)] if (drawn := [each for each in steps if each <= step]) else None
 
 
 def publish(folder: pathlib.Path, repo_id: str, *, private: bool = False, dry_run: bool = False) -> None:

@@ -27,9 +27,11 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     encoder = types.SimpleNamespace(describe=lambda: dict(DESCRIPTION))
     adapter_folder.save(tmp_path / "adapter", settings, adapter, encoder, step=9)  # type: ignore[arg-type]
     (tmp_path / "samples").mkdir()
-    for step in (9, 10):
+    for step in (0, 9, 10):
         Image.fromarray(np.full((4, 4, 3), step, np.uint8)).save(tmp_path / "samples" / f"step_{step}.png")
-    publishing.add_samples(tmp_path / "adapter", publishing.latest_samples(tmp_path), "what it draws")
+    samples = publishing.samples_at(tmp_path, 9)
+    assert samples is not None
+    publishing.add_samples(tmp_path / "adapter", samples, "what it draws")
     return tmp_path / "adapter"
 
 
@@ -77,7 +79,14 @@ def test_the_card_says_what_it_is(folder: pathlib.Path):
     ):
         assert line in body
     assert "private" not in card
-    assert np.asarray(Image.open(folder / "samples.png")).max() == 10  # the later of the two
+    assert np.asarray(Image.open(folder / "samples.png")).max() == 9  # not the last one
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, "step_0"), (8, "step_0"), (9, "step_9"), (11, "step_10")])
+def test_the_samples_are_those_of_the_step_or_the_last_before(folder, step: int, expected: str):
+    found = publishing.samples_at(folder.parent, step)
+    assert found is not None and found.stem == expected
+    assert publishing.samples_at(folder, step) is None
 
 
 def test_a_dry_run_sends_nothing(folder, sent, monkeypatch, capsys):
