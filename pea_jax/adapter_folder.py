@@ -26,6 +26,7 @@ CARD = """\
 {parameters:,} trained parameters between the frozen text encoder `{encoder}` and the frozen UNet of `{base_model}`
 ([PEA-Diffusion](https://arxiv.org/abs/2311.17086)). LoRA, ControlNet and samplers of the base model keep working.
 
+{installation}
     python -m pea_jax.generate --adapter . --prompt "..." --out picture.png
 
 In PyTorch, with any pipeline of `diffusers` for this base model and its relatives:
@@ -48,6 +49,7 @@ pipe(**adapter.encode(pipe, "...")).images[0].save("picture.png")
 | context length | {context_length} tokens, padded with `{pad_token}`, all of them pooled |
 | training steps | {step} of batch size {batch_size} |
 | loss weights | {loss} |
+| licence | {licence} |
 
 `adapter.safetensors` has the published PyTorch names and layouts; `config.json` holds the whole training configuration.
 """
@@ -59,10 +61,18 @@ PUBLISHED_CARD = """\
 
 {parameters:,} parameters ([PEA-Diffusion](https://arxiv.org/abs/2311.17086)), brought in from a PyTorch file.
 
+{installation}
 | | |
 |---|---|
 | text encoder | {encoder} |
 | base model | {base_model} |
+| licence | {licence} |
+"""
+
+INSTALLATION = """\
+In a clone of pea_jax, with Python 3.11 or newer:
+
+    pip install -e '.[hub]'  # in PyTorch: '.[torch,transformers]'
 """
 
 
@@ -72,6 +82,7 @@ def save(
     adapter: PEAdapter,
     encoder: TextEncoder | JoinedTextEncoder,
     step: int,
+    licence: str | None = None,
 ) -> None:
     """Write the adapter directory: weights, config.json and model card.
 
@@ -81,8 +92,9 @@ def save(
       adapter: the adapter.
       encoder: the text encoder that it was trained behind.
       step: how many steps it was trained for.
+      licence: of the weights, as the Hub names it, e.g. apache-2.0; None: its owner has not said.
     """
-    description = describe(config, adapter, encoder.describe(), step)
+    description = describe(config, adapter, encoder.describe(), step) | _stated(licence)
     adapter.save_pretrained(folder, description, card(description, _size(adapter)))
 
 
@@ -101,7 +113,13 @@ def describe(config: ConfigDict, adapter: PEAdapter, encoder: dict[str, Any], st
     )
 
 
-def save_published(folder: pathlib.Path, adapter: PEAdapter, source: str, config: ConfigDict | None) -> None:
+def save_published(
+    folder: pathlib.Path,
+    adapter: PEAdapter,
+    source: str,
+    config: ConfigDict | None,
+    licence: str | None = None,
+) -> None:
     """Write the adapter directory of an adapter that was published as a PyTorch file.
 
     Args:
@@ -109,10 +127,11 @@ def save_published(folder: pathlib.Path, adapter: PEAdapter, source: str, config
       adapter: what is in the file.
       source: its name.
       config: names the language, the text encoder and the base model that it goes with; None: they are not known.
+      licence: as for `save`.
     """
     description: dict[str, Any] = dict(
         system="pea", published_as=source, dimensions=dict(vars(adapter.dims)), versions=_versions()
-    )
+    ) | _stated(licence)
     if adapter.dims.pooled_dim is not None:
         description["pooling"] = POOLING
     if config is not None:
@@ -126,6 +145,8 @@ def save_published(folder: pathlib.Path, adapter: PEAdapter, source: str, config
         source=source,
         encoder=description.get("text_encoder", {}).get("id", "not stated"),
         base_model=description.get("base_model", "not stated"),
+        licence=description.get("license", "not stated"),
+        installation=INSTALLATION,
     )
     adapter.save_pretrained(folder, description, text)
 
@@ -146,6 +167,8 @@ def card(description: dict[str, Any], parameters: int) -> str:
         step=description["step"],
         batch_size=training["batch_size"],
         loss=", ".join(f"{name} {weight}" for name, weight in training["loss"].items() if name != "hybrid"),
+        licence=description.get("license", "not stated"),
+        installation=INSTALLATION,
     )
 
 
@@ -153,10 +176,16 @@ def front_matter(description: dict[str, Any]) -> str:
     """What the Hub reads of a card; a base model only if it can be found there."""
     base_model, language = description.get("base_model"), description.get("language")
     lines = ["---", "library_name: pea_jax", "pipeline_tag: text-to-image"]
+    if licence := description.get("license"):
+        lines.append(f"license: {licence}")
     if base_model and REPO_ID.fullmatch(base_model) and not is_here(base_model):
-        lines.append(f"base_model: {base_model}")
+        lines += [f"base_model: {base_model}", "base_model_relation: adapter"]
     lines += ["language:", f"- {language}"] if language else []
     return "\n".join([*lines, "tags:", "- text-to-image", "- pea-diffusion", "---", ""])
+
+
+def _stated(licence: str | None) -> dict[str, str]:
+    return {} if licence is None else {"license": licence}
 
 
 def _versions() -> dict[str, str]:

@@ -8,6 +8,8 @@ what would go and sends nothing:
 
     python -m pea_jax.export --workdir runs/ru --out adapter --push_to_hub USER/NAME [--private] [--dry_run]
 
+Its card names a licence if you do, `--license apache-2.0`.
+
 A published file says neither its text encoder nor its base model; the configuration does. Without --config the
 directory holds the adapter alone, for `PEAdapter.from_pretrained`.
 """
@@ -34,6 +36,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "What a published adapt
 STEP = flags.DEFINE_integer("step", None, "Which checkpoint; by default the latest")
 PUSH = flags.DEFINE_string("push_to_hub", None, "USER/NAME on the Hugging Face Hub where the adapter is sent as well")
 PRIVATE = flags.DEFINE_bool("private", False, "Nobody else sees it there, if it is new")
+LICENSE = flags.DEFINE_string("license", None, "Of the adapter, for its card, as the Hub names it, e.g. apache-2.0")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what --push_to_hub would send, and send nothing")
 SAMPLES = flags.DEFINE_string("samples", None, "PNG file for the card; by default what the training drew at that step")
 
@@ -44,6 +47,8 @@ def main() -> None:
     out = pathlib.Path(OUT.value)
     check_replaceable(out)
     command.check_folder("--out", out)
+    if LICENSE.value is not None:
+        publishing.check_license(LICENSE.value)
     if PUSH.value is not None:
         publishing.check(PUSH.value, dry_run=DRY_RUN.value)
     samples = pathlib.Path(SAMPLES.value) if SAMPLES.value else None
@@ -66,7 +71,7 @@ def _push(out: pathlib.Path, repo_id: str, samples: pathlib.Path | None) -> None
 def bring_in(path: pathlib.Path, config: ConfigDict | None, out: pathlib.Path) -> None:
     """Write the published adapter in the file `path` to the directory `out`."""
     adapter = PEAdapter.from_published(path)
-    adapter_folder.save_published(out, adapter, path.name, config)
+    adapter_folder.save_published(out, adapter, path.name, config, LICENSE.value)
     console.print(f"adapter of {path}: {out}")
     if config is None:
         console.print("its config.json names no text encoder and no base model; --config says which they are")
@@ -84,7 +89,7 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
     with Checkpoints(folder, every=1, keep=1) as checkpoints:
         state = checkpoints.restore(models.new_state(config, adapter, mesh), step=step)
     nnx.update(adapter, state.exported)
-    adapter_folder.save(out, config, adapter, frozen.student, step)
+    adapter_folder.save(out, config, adapter, frozen.student, step, LICENSE.value)
     console.print(f"adapter of step {step}: {out}")
     return step
 

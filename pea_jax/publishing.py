@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -12,6 +13,7 @@ from pea_jax.weights.adapter_layouts import CONFIG
 from pea_jax.weights.hub import REPO_ID
 from pea_jax.weights.locations import SEPARATOR, is_here
 
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 PICTURE = "\n## Samples\n\n![{title}](samples.png)\n"
 
 
@@ -29,6 +31,18 @@ def check(repo_id: str, *, dry_run: bool) -> None:
         raise PeaError(f"--push_to_hub {repo_id}: must be USER/NAME, as on the Hugging Face Hub")
     if not dry_run and not _huggingface_hub().get_token():
         raise PeaError("--push_to_hub: no token of the Hugging Face Hub; run `hf auth login`, or set HF_TOKEN")
+
+
+def check_license(name: str) -> None:
+    """Refuse what the Hub would not take for a licence.
+
+    Raises:
+      PeaError: it is more than one word of small letters, digits, dots, pluses and hyphens.
+    """
+    if not LICENSE.fullmatch(name):
+        raise PeaError(
+            f"--license {name}: must be as the Hugging Face Hub names it, e.g. apache-2.0, openrail++, other"
+        )
 
 
 def add_samples(folder: pathlib.Path, picture: pathlib.Path, title: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
+import yaml
 from flax import nnx
 from PIL import Image
 
@@ -25,7 +26,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     settings.data.train = "somewhere/private/ru-{00000..00009}.tar more/b.tar"
     adapter = PEAdapter(AdapterDims(input_dim=4, hidden_dim=5, pooled_dim=6, output_dim=7), rngs=nnx.Rngs(0))
     encoder = types.SimpleNamespace(describe=lambda: dict(DESCRIPTION))
-    adapter_folder.save(tmp_path / "adapter", settings, adapter, encoder, step=9)  # type: ignore[arg-type]
+    adapter_folder.save(tmp_path / "adapter", settings, adapter, encoder, 9, "openrail++")  # type: ignore[arg-type]
     (tmp_path / "samples").mkdir()
     for step in (0, 9, 10):
         Image.fromarray(np.full((4, 4, 3), step, np.uint8)).save(tmp_path / "samples" / f"step_{step}.png")
@@ -67,13 +68,23 @@ def test_all_of_it_goes(folder: pathlib.Path, sent: list, capsys: pytest.Capture
 def test_the_card_says_what_it_is(folder: pathlib.Path):
     card = (folder / "README.md").read_text()
     _, front_matter, body = card.split("---\n", 2)
-    assert "base_model: stabilityai/stable-diffusion-xl-base-1.0\nlanguage:\n- ru\n" in front_matter
-    assert "pipeline_tag: text-to-image" in front_matter
+    stated = yaml.safe_load(front_matter)
+    assert stated == dict(
+        library_name="pea_jax",
+        pipeline_tag="text-to-image",
+        license="openrail++",
+        base_model="stabilityai/stable-diffusion-xl-base-1.0",
+        base_model_relation="adapter",
+        language=["ru"],
+        tags=["text-to-image", "pea-diffusion"],
+    )
     for line in (
         "| text encoder | `intfloat/encoder` |",
         "| base model | `stabilityai/stable-diffusion-xl-base-1.0` |",
         "| training data | `ru-{00000..00009}.tar`, `b.tar` |",
         "| language | ru |",
+        "| licence | openrail++ |",
+        "pip install -e '.[hub]'",
         "StableDiffusionXLPipeline.from_pretrained(",
         "![what it draws](samples.png)",
     ):
@@ -100,9 +111,19 @@ def test_a_dry_run_sends_nothing(folder, sent, monkeypatch, capsys):
     assert "assets/teacher is a folder on this machine" in printed
 
 
+def test_a_licence_that_nobody_named_is_not_made_up(folder: pathlib.Path):
+    description = json.loads((folder / "config.json").read_text())
+    del description["license"]
+    card = adapter_folder.card(description, 1)
+    assert "license" not in card and "| licence | not stated |" in card
+
+
 def test_what_is_wrong_is_one_line(folder, sent, monkeypatch):
     with pytest.raises(PeaError, match="--push_to_hub nobody: must be USER/NAME"):
         publishing.check("nobody", dry_run=True)
+    for wrong in ("Apache 2.0", "mit\nbase_model: x", ""):
+        with pytest.raises(PeaError, match="must be as the Hugging Face Hub names it, e.g. apache-2.0"):
+            publishing.check_license(wrong)
     with pytest.raises(PeaError, match="not a PNG file; name one with --samples"):
         publishing.add_samples(folder, folder / "config.json", "")
 
