@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -119,6 +120,7 @@ def save_published(
     source: str,
     config: ConfigDict | None,
     licence: str | None = None,
+    text_encoder: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the adapter directory of an adapter that was published as a PyTorch file.
 
@@ -128,6 +130,7 @@ def save_published(
       source: its name.
       config: names the language, the text encoder and the base model that it goes with; None: they are not known.
       licence: as for `save`.
+      text_encoder: what is known of it, with how it pads (see `with_padding`); by default what the config says.
     """
     description: dict[str, Any] = dict(
         system="pea", published_as=source, dimensions=dict(vars(adapter.dims)), versions=_versions()
@@ -137,6 +140,8 @@ def save_published(
     if config is not None:
         known = json.loads(config.to_json())
         description |= {name: known[name] for name in ("language", "base_model", "text_encoder")}
+        if text_encoder is not None:
+            description["text_encoder"] = dict(text_encoder)
         # How it is drawn with, unless a flag says otherwise.
         description["training"] = {name: known[name] for name in ("picture_size", "evaluation")}
     text = PUBLISHED_CARD.format(

@@ -14,7 +14,9 @@ A published file says neither its text encoder nor its base model; the configura
 directory holds the adapter alone, for `PEAdapter.from_pretrained`.
 """
 
+import json
 import pathlib
+from typing import Any
 
 from absl import flags
 from flax import nnx
@@ -28,6 +30,7 @@ from pea_jax.config import of_run
 from pea_jax.distill import models
 from pea_jax.errors import PeaError
 from pea_jax.report import console
+from pea_jax.text.joined import with_padding
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a training run")
 OUT = flags.DEFINE_string("out", None, "Adapter directory to write")
@@ -71,10 +74,20 @@ def _push(out: pathlib.Path, repo_id: str, samples: pathlib.Path | None) -> None
 def bring_in(path: pathlib.Path, config: ConfigDict | None, out: pathlib.Path) -> None:
     """Write the published adapter in the file `path` to the directory `out`."""
     adapter = PEAdapter.from_published(path)
-    adapter_folder.save_published(out, adapter, path.name, config, LICENSE.value)
+    encoder = _padding_of(config) if config is not None else None
+    adapter_folder.save_published(out, adapter, path.name, config, LICENSE.value, encoder)
     console.print(f"adapter of {path}: {out}")
     if config is None:
         console.print("its config.json names no text encoder and no base model; --config says which they are")
+
+
+def _padding_of(config: ConfigDict) -> dict[str, Any] | None:
+    """The text encoder of the config with how it pads, if its tokenizer is to be had."""
+    try:
+        return with_padding(json.loads(config.to_json())["text_encoder"])
+    except PeaError as error:
+        console.print(f"config.json does not say how the text encoder pads, so nobody can check it: {error}")
+        return None
 
 
 def export(workdir: pathlib.Path, out: pathlib.Path) -> int:

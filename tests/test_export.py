@@ -12,6 +12,7 @@ from pea_jax import adapter_folder, config
 from pea_jax.adapter import PEAdapter
 from pea_jax.errors import PeaError
 from pea_jax.text.conditioner import AdapterConditioner
+from pea_jax.text.tokenizer import PADDING_RULE
 from pea_jax.weights.adapter_layouts import read_config
 from tests import commands
 from tests.torch_oracle import randomised
@@ -48,6 +49,10 @@ def test_command(published: pathlib.Path, tmp_path: pathlib.Path):
     assert (description["language"], description["base_model"]) == ("ru", "assets/teacher")
     assert description["published_as"] == "pytorch_model.bin" and description["dimensions"]["hidden_dim"] == 8
     conditioner = AdapterConditioner.from_pretrained(out)
+    known = conditioner.text_encoder.describe()
+    assert {name: description["text_encoder"][name] for name in PADDING_RULE} == {
+        name: known[name] for name in PADDING_RULE
+    }
     conditioning = conditioner.encode(["красное яблоко"])
     states, _ = conditioner.text_encoder.encode(["красное яблоко"])
     with torch.no_grad():
@@ -76,6 +81,16 @@ def test_what_a_configuration_adds(published: pathlib.Path, tmp_path: pathlib.Pa
     assert description["text_encoder"]["id"] == "laion/A + OFA-Sys/B"
     assert description["text_encoder"]["context_length"] == 64
     assert description["training"]["picture_size"] == [512, 512]
+
+
+def test_an_encoder_that_is_not_there_may_pad_as_it_likes(published: pathlib.Path, tmp_path: pathlib.Path):
+    fields = {"text_encoder.id": tmp_path / "nowhere"}
+    flags = dict(from_torch=published, config="configs/ru.py:emoji", out=tmp_path / "adapter")
+    result = commands.run_forked(commands.command("export", fields, **flags))
+    assert result.returncode == 0, result.stderr
+    assert "does not say how the text encoder pads" in " ".join(result.stdout.split())
+    encoder = read_config(tmp_path / "adapter")["text_encoder"]
+    assert encoder["id"] == str(tmp_path / "nowhere") and not set(PADDING_RULE) & set(encoder)
 
 
 def test_bad_input_is_one_line(tmp_path: pathlib.Path):

@@ -10,8 +10,8 @@ from pea_jax.data import open_source
 from pea_jax.data.captions import Kind
 from pea_jax.distill.training_set import TrainingSet, caption_rules
 from pea_jax.errors import BadSample, PeaError
-from pea_jax.text.architectures import ARCHITECTURES, architecture_of
-from pea_jax.weights.locations import SEPARATOR, locate
+from pea_jax.text.joined import load_tokenizer_of
+from pea_jax.weights.locations import SEPARATOR
 
 LISTED = 20  # bad samples that are named
 MEASURED = 1000  # captions whose length is measured
@@ -120,9 +120,7 @@ def _lengths(config: ConfigDict, texts: list[tuple[str, str, str, bool]]) -> Tab
 
 
 def _token_counts(name: str, texts: list[str]) -> np.ndarray:
-    folder = locate(name, with_weights=False)
-    tokenizer = ARCHITECTURES[architecture_of(folder)].load_tokenizer(folder)
-    return tokenizer.encode(texts, _LONGEST)["attention_mask"].sum(axis=1)
+    return load_tokenizer_of(name).encode(texts, _LONGEST)["attention_mask"].sum(axis=1)
 
 
 def _add_lengths(table: Table, unit: str, counts: np.ndarray, limit: int | None) -> None:

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pea_jax.errors import PeaError
+from pea_jax.text.architectures import ARCHITECTURES, architecture_of
 from pea_jax.text.chunks import ChunkedEncoder
 from pea_jax.text.encoders import TextEncoder, load_text_encoder
-from pea_jax.text.tokenizer import check_padding, rules_of
-from pea_jax.weights.locations import SEPARATOR
+from pea_jax.text.framed_tokenizer import FramedTokenizer
+from pea_jax.text.tokenizer import Tokenizer, check_padding, padding_rule, rules_of
+from pea_jax.weights.locations import SEPARATOR, locate
 
 
 class JoinedTextEncoder:
@@ -96,6 +98,26 @@ def load_text_encoders(
     for encoder, own in zip(encoders, rules, strict=True):
         check_padding(encoder.tokenizer, own, encoder.name_or_path)
     return encoders[0] if len(encoders) == 1 else JoinedTextEncoder(encoders)
+
+
+def with_padding(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """`rule`, a config's `text_encoder`, with how the tokenizers pad and truncate, in the form of `describe`.
+
+    No weights are read; of a Hub model only its configs and tokenizer are downloaded.
+
+    Raises:
+      PeaError: a tokenizer is missing, broken or not known.
+    """
+    each = [{**rule, "id": name, **padding_rule(load_tokenizer_of(name))} for name in rule["id"].split(SEPARATOR)]
+    if len(each) == 1:
+        return each[0]
+    return {**rule, "pad_token": SEPARATOR.join(own["pad_token"] for own in each), "encoders": each}
+
+
+def load_tokenizer_of(name: str) -> Tokenizer | FramedTokenizer:
+    """The tokenizer of the text encoder of that name, without its weights; errors as for `load_text_encoder`."""
+    folder = locate(name, with_weights=False)
+    return ARCHITECTURES[architecture_of(folder)].load_tokenizer(folder)
 
 
 def _suffix(index: int) -> str:

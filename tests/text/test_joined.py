@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from pea_jax.errors import PeaError
 from pea_jax.pytorch import text_encoder
 from pea_jax.text.conditioner import AdapterConditioner
 from pea_jax.text.encoders import TextEncoder, load_text_encoder
-from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders
+from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders, with_padding
 from pea_jax.weights import open_clip
 from tests import language_clips as clips
 from tests import tiny_tokenizers
@@ -143,6 +144,22 @@ def test_a_tokenizer_that_pads_otherwise_is_refused(names: tuple[str, str], tmp_
         with pytest.raises(PeaError, match=f"describes {len(described)} encoders, names 2"):
             load_in_pytorch(description | {"encoders": described})
     assert load_in_pytorch({"id": description["id"], "context_length": 12, "pad_token": "x"}).hidden_size == 56
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_how_they_pad_is_known_without_weights(names: tuple[str, str], tmp_path: pathlib.Path, count: int):
+    """What a config says, with the padding of `describe`; both ways of loading take it."""
+    for number, name in enumerate(names):
+        shutil.copytree(name, tmp_path / str(number), ignore=shutil.ignore_patterns("*.safetensors"))
+    here, there = ([str(tmp_path / str(number)) for number in range(count)], names[:count])
+    rule = dict(context_length=12, prefix="a ", hidden_state=-2)
+    described = load_text_encoders(" + ".join(there), **rule).describe()
+    found = with_padding(rule | {"id": " + ".join(here)})
+    for own, known in zip(found.get("encoders", [found]), described.get("encoders", [described]), strict=True):
+        assert own | {"id": known["id"]} == {name: known[name] for name in own}
+    found = with_padding(rule | {"id": " + ".join(there)})
+    assert load_text_encoders(found["id"], **rule, rule=found).describe() == described
+    assert text_encoder.load_text_encoders(found).parts[-1].prefix == "a "
 
 
 def test_lengths_must_agree(names: tuple[str, str]):
