@@ -6,6 +6,7 @@ its block; all others are run, in the order of their page, on a dozen emoji.
 
 import os
 import pathlib
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import sys
 
 import pytest
 
+from pea_jax import data, metrics, pytorch, sampling, weights
 from tests.commands import write_shard
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -60,6 +62,20 @@ def test_the_site_builds(tmp_path: pathlib.Path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "load_unet" in (tmp_path / "reference" / "weights.html").read_text()
+
+
+def test_the_reference_has_what_packages_offer_and_pages_import():
+    """All of `__all__` and of the metrics, and what stands in an example."""
+    pages = {page: page.read_text() for page in PAGES}
+    named = set(re.findall(r"^::: (\S+)$", "\n".join(pages.values()), re.M))
+    packages = (data, pytorch, sampling, weights)
+    offered = {f"{package.__name__}.{name}" for package in packages for name in package.__all__}
+    offered |= {f"{metrics.__name__}.{module.name}" for module in pkgutil.iter_modules(metrics.__path__)}
+    imported = re.findall(r"^from (pea_jax\S*) import (.*)$", "\n".join(pages.values()), re.M)
+    offered |= {f"{module}.{name}" for module, names in imported for name in names.split(", ")}
+    found = {name: pkgutil.resolve_name(name) for name in sorted(offered)}
+    homes = {name: getattr(each, "__module__", name) for name, each in found.items()}
+    assert not {name: home for name, home in homes.items() if home not in named}
 
 
 @pytest.fixture(scope="module")
