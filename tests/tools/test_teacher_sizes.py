@@ -26,6 +26,7 @@ def test_the_folder_is_a_whole_model(tmp_path):
     loaded = load_unet(tmp_path / "model")
     assert sum(leaf.size for leaf in nnx.to_flat_state(nnx.state(loaded)).leaves) == count(denoiser)
     assert load_vae(tmp_path / "model").config.latent_channels == loaded.config.in_channels
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "model").rglob("*.safetensors"))
     prompt_embeds = load_conditioner(tmp_path / "model").encode(["red apple"]).prompt_embeds
     assert prompt_embeds.shape[-1] == loaded.config.prompt_embed_dim
 

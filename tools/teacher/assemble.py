@@ -38,10 +38,15 @@ def main() -> None:
     (args.out / "training").mkdir()
     for stage in ("vae", "text", "unet"):
         shutil.copyfile(args.workdir / stage / "log.jsonl", args.out / "training" / f"{stage}.jsonl")
-    for path in args.out.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes files that only their owner may read
+    let_all_read(args.out)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: UNet after {saved['step']} steps, {size / 1e6:.1f} MB")
+
+
+def let_all_read(folder: pathlib.Path) -> None:
+    """Of the weights in a folder: safetensors writes files that only their owner may read."""
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from tools.teacher import corpus, unet
+from tools.teacher.assemble import let_all_read
 
 SHIPPED = corpus.ROOT.parent / "teacher"
 LARGEST_FILE = "40MB"
@@ -57,8 +58,7 @@ def assemble(denoiser: UNet2DConditionModel, folder: pathlib.Path, log: pathlib.
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(SHIPPED, partial, ignore=shutil.ignore_patterns("unet", "training", "README.md"))
     denoiser.half().save_pretrained(partial / "unet", max_shard_size=LARGEST_FILE)
-    for path in partial.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes files that only their owner may read
+    let_all_read(partial)
     (partial / "training").mkdir()
     shutil.copyfile(log, partial / "training" / "unet.jsonl")
     shutil.rmtree(folder, ignore_errors=True)
