@@ -50,7 +50,7 @@ def main() -> None:
         train(config, workdir, preemption)
 
 
-def train(config: ConfigDict, workdir: pathlib.Path, preemption: Preemption) -> None:
+def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemption) -> None:
     """Run or resume the training of `config` in `workdir`, up to the exported adapter.
 
     Everything is read before anything is written, the quickest first: a run that cannot start leaves no trace. Of
@@ -61,6 +61,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, preemption: Preemption) -> 
       Interrupted: the run was asked to end; the step that it was in is saved.
     """
     check(config)
+    workdir = pathlib.Path(workdir)
     folder, latest = workdir / "adapter", processes.agree(max(saved_steps(workdir / "checkpoints"), default=0))
     saving: dict[str, Any] = dict(folder=workdir / "checkpoints", **config.checkpoint)
     if processes.agree(latest == config.num_steps and is_complete(folder)):

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -50,6 +51,22 @@ def test_running_again_says_that_it_is_done(world, finished):
     result = commands.run_forked(commands.command("train", fields, config=CONFIG, workdir=finished))
     assert result.returncode == 0 and "all 12 steps are done" in result.stdout
     assert (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_work_directory_may_be_a_string(finished):
+    """As notebooks call it; all steps are done, and nothing is loaded for that."""
+    code = "run = config.of_run(pathlib.Path(sys.argv[1])); train.train(run, sys.argv[1], preemption.Preemption(''))"
+    imports = "import pathlib, sys; from pea_jax import config, preemption, train"
+    result = commands.run([sys.executable, "-c", f"{imports}; {code}", str(finished)])
+    assert result.returncode == 0 and "all 12 steps are done" in result.stdout, result.stderr
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path):
+    (tmp_path / "ml_collections.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    arguments = [sys.executable, "-m", "pea_jax.train"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(arguments, cwd=commands.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "error: interrupted\n")
 
 
 def test_a_killed_run_ends_with_the_same_bits(world, finished):
