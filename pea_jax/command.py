@@ -9,7 +9,7 @@ import pathlib
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import jax
@@ -119,6 +119,17 @@ def _try_to_write(flag: str, path: pathlib.Path, folder: pathlib.Path) -> None:
             pass
     except OSError as error:
         raise PeaError(f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); name another place") from error
+
+
+def whole_numbers(flag: str, given: Sequence[str], most: int) -> list[int]:
+    """The numbers of a flag that takes several, each once.
+
+    Raises:
+      PeaError: there are none, or one is not a whole number from 0 to `most`.
+    """
+    if not given or not all(text.strip().isdecimal() and int(text) <= most for text in given):
+        raise PeaError(f"{flag} {','.join(given)}: must be whole numbers from 0 to {most}, with commas between")
+    return list(dict.fromkeys(map(int, given)))
 
 
 @contextlib.contextmanager

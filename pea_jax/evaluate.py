@@ -39,6 +39,7 @@ from pea_jax.judging.systems import TEACHER, TRANSLATED
 from pea_jax.judging.tables import tables
 from pea_jax.judging.translation import translate
 from pea_jax.report import console
+from pea_jax.sampling.noise import MOST_SEEDS
 from pea_jax.text.conditioner import AdapterConditioner
 from pea_jax.weights.adapter_layouts import read_config
 
@@ -121,7 +122,8 @@ def on_prompts(file: str, out: pathlib.Path) -> None:
     """Systems side by side on a prompt set."""
     if CONFIG.value is None:
         raise PeaError("--config is needed beside --prompts: whose base model draws, and how")
-    config, prompts, seeds = CONFIG.value, read_prompts(file), _seeds()
+    config, prompts = CONFIG.value, read_prompts(file)
+    seeds = command.whole_numbers("--seeds", SEEDS.value, MOST_SEEDS - 1)
     configs.check(config)
     adapters, folder = _adapters(config), pathlib.Path(PICTURES.value or out.with_suffix(""))
     command.check_folder("--pictures", folder)
@@ -194,12 +196,6 @@ def _translated(language: str, prompts: list[Prompt], folder: pathlib.Path) -> l
     if TRANSLATIONS.value:
         return read_translations(TRANSLATIONS.value, prompts)
     return translate(TRANSLATOR.value, prompts, language, folder / "translations.jsonl") if TRANSLATOR.value else None
-
-
-def _seeds() -> list[int]:
-    if not SEEDS.value or not all(text.strip().isdecimal() for text in SEEDS.value):
-        raise PeaError(f"--seeds {','.join(SEEDS.value)}: must be whole numbers from 0, with commas between")
-    return [int(text) for text in dict.fromkeys(SEEDS.value)]
 
 
 def _adapters(config: ConfigDict) -> dict[str, str]:

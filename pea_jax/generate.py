@@ -4,7 +4,7 @@
 
 Several prompts give one labelled grid or, with a folder as --out, a picture each; a half-done folder is gone on with:
 
-    ... --prompts prompts.jsonl --out pictures/
+    ... --prompts prompts.jsonl --seeds 0,1,2,3 --out pictures/
 
 From a picture, into a part of one, along the lines of one, in a style:
 
@@ -19,6 +19,7 @@ A fine-tune of the base model that is shared as one file:
 """
 
 import hashlib
+import itertools
 import pathlib
 from typing import Any
 
@@ -69,6 +70,7 @@ MASK = flags.DEFINE_string("mask", None, "Picture that is white where --init_ima
 STEPS = flags.DEFINE_integer("steps", None, "Sampling steps; by default those of the training config's evaluation")
 GUIDANCE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance, 1 for none; default as for --steps")
 SEED = flags.DEFINE_integer("seed", 0, "Of the noise", lower_bound=0, upper_bound=MOST_SEEDS - 1)
+SEEDS = flags.DEFINE_list("seeds", None, "In place of --seed, several: each prompt is drawn with each of them")
 SCHEDULER = flags.DEFINE_enum(
     "scheduler", "dpmsolver++", [*SAMPLERS, FROM_CONFIG], f"Sampler; {FROM_CONFIG}: the base model's own"
 )
@@ -84,10 +86,10 @@ DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of the networks; by default as
 
 def main() -> None:
     adapter, out, is_folder = _checked_flags()
-    config = read_config(adapter)
-    sampling, height, width = _how_to_draw(training := config.get("training", {}))
+    seeds, config = _seeds(), read_config(adapter)
+    sampling, height, width = _how_to_draw(training := config.get("training", {}), seeds[0])
     prompts = [*map(Prompt, PROMPT.value), *(prompt for path in PROMPTS.value for prompt in read_prompts(path))]
-    wanted = drawings(prompts, negative_prompt=NEGATIVE.value, seed=SEED.value, width=width, height=height)
+    wanted = drawings(prompts, negative_prompt=NEGATIVE.value, seeds=seeds, width=width, height=height)
     if not is_folder and len({(each.width, each.height) for each in wanted}) > 1:
         raise PeaError(f"--out {out}: pictures of several sizes do not fit into one grid; name a folder, {out.stem}/")
     guides, models = _guides(), _models(config)
@@ -121,6 +123,14 @@ def _checked_flags() -> tuple[str, pathlib.Path, bool]:
     if INIT_IMAGE.value is None and (MASK.value is not None or STRENGTH.value != 1):
         raise PeaError("--mask and --strength are of a picture to start from; give --init_image")
     return ADAPTER.value, out, is_folder
+
+
+def _seeds() -> list[int]:
+    if SEEDS.value is None:
+        return [SEED.value]
+    if flags.FLAGS["seed"].present:
+        raise PeaError("--seed and --seeds: give one of them")
+    return command.whole_numbers("--seeds", SEEDS.value, MOST_SEEDS - 1)
 
 
 def _models(config: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +179,7 @@ def _guides() -> GuideFiles:
     return guides
 
 
-def _how_to_draw(training: dict[str, Any]) -> tuple[Sampling, int, int]:
+def _how_to_draw(training: dict[str, Any], seed: int) -> tuple[Sampling, int, int]:
     """Sampling, height and width: from the flags, else as the adapter was judged in training."""
     try:
         evaluation, size = dict(training.get("evaluation", {})), training.get("picture_size", (1024, 1024))
@@ -181,7 +191,7 @@ def _how_to_draw(training: dict[str, Any]) -> tuple[Sampling, int, int]:
     sampling = Sampling(
         steps=steps if STEPS.value is None else STEPS.value,
         guidance_scale=guidance_scale if GUIDANCE.value is None else GUIDANCE.value,
-        seed=SEED.value,
+        seed=seed,
         scheduler=SCHEDULER.value,
         batch_size=BATCH_SIZE.value,
         strength=STRENGTH.value,
@@ -192,11 +202,16 @@ def _how_to_draw(training: dict[str, Any]) -> tuple[Sampling, int, int]:
 
 
 def _write(path: pathlib.Path, drawn: list[tuple[Drawing, np.ndarray]]) -> None:
+    """One picture as it is, several as a grid: a row a prompt, its seeds side by side."""
     if len(drawn) == 1:
-        Image.fromarray(drawn[0][1]).save(path, format="PNG")
-    else:
-        labels = [drawing.prompt.prompt for drawing, _ in drawn]
-        save_grid(path, [[picture] for _, picture in drawn], column_titles=[""], row_labels=labels)
+        return Image.fromarray(drawn[0][1]).save(path, format="PNG")
+    labels, rows = [], []
+    for _, group in itertools.groupby(drawn, key=lambda pair: id(pair[0].prompt)):
+        some, pictures = zip(*group, strict=True)
+        seeds = f"\nseeds {', '.join(str(drawing.seed) for drawing in some)}" if len(some) > 1 else ""
+        labels.append(some[0].prompt.prompt + seeds)
+        rows.append(pictures)
+    save_grid(path, rows, column_titles=[""] * max(map(len, rows)), row_labels=labels)
 
 
 if __name__ == "__main__":

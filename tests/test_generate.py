@@ -80,6 +80,21 @@ def test_a_folder_is_gone_on_with(adapter: pathlib.Path, tmp_path: pathlib.Path)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
 
 
+def test_several_seeds_of_a_prompt(adapter: pathlib.Path, tmp_path: pathlib.Path):
+    """Side by side in a grid; in a folder, the pictures that each seed gives alone."""
+    generate(adapter, prompt=PROMPT, seeds="3,5", out=tmp_path / "grid.png")
+    generate(adapter, prompt=PROMPT, seeds="3,5", out=f"{tmp_path}/both/")
+    generate(adapter, prompt=PROMPT, seed=5, out=tmp_path / "five.png")
+    first, second = (read(tmp_path / "both" / f"0000{row}.png") for row in (0, 1))
+    np.testing.assert_allclose(second, read(tmp_path / "five.png"), atol=1)
+    grid = read(tmp_path / "grid.png")
+    places = np.lib.stride_tricks.sliding_window_view(grid, (SIZE, SIZE, 3))[:, :, 0]
+    close = [np.argwhere(abs(places - picture).max((2, 3, 4)) <= 1) for picture in (first, second)]
+    assert len(close[0]) == len(close[1]) == 1
+    (y, x), (below, beside) = close[0][0], close[1][0]
+    assert below == y and beside > x
+
+
 def test_from_a_picture_with_a_lora(settings: ConfigDict, adapter: pathlib.Path, tmp_path: pathlib.Path):
     rng = np.random.default_rng(0)
     image, mask = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8), np.eye(SIZE, dtype=np.uint8) * 255
@@ -117,6 +132,9 @@ def test_a_folder_is_not_gone_on_with_after_a_lora_has_changed(settings, adapter
     [
         (dict(out="a.jpg"), "--out a.jpg: pictures are written as PNG; name a.png"),
         (dict(out="a.png", width=0), "--width=0"),
+        (dict(out="a.png", seed=1, seeds="1,2"), "--seed and --seeds: give one of them"),
+        (dict(out="a.png", seeds="1,x"), "--seeds 1,x: must be whole numbers from 0 to 4294967295"),
+        (dict(out="a.png", seeds="4294967296"), "--seeds 4294967296: must be whole numbers"),
     ],
 )
 def test_what_would_not_be_done_is_refused(flags, said):

@@ -34,20 +34,27 @@ class Drawing:
         return dict(self.prompt.others, prompt=self.prompt.prompt, **fields, **given)
 
 
-def drawings(prompts: Sequence[Prompt], *, negative_prompt: str, seed: int, width: int, height: int) -> list[Drawing]:
-    """A drawing for each prompt; the arguments are for those that do not say otherwise.
+def drawings(
+    prompts: Sequence[Prompt], *, negative_prompt: str, seeds: Sequence[int], width: int, height: int
+) -> list[Drawing]:
+    """A drawing for each prompt and seed; the arguments are for those prompts that do not say otherwise.
 
-    The noise of a prompt with a seed of its own is the first of that seed, that of the others goes by their row.
+    A prompt with a seed of its own is drawn once, with the first noise of that seed; the noise of the others goes by
+    the number of their prompt, so that several seeds give the pictures that each gives alone.
     """
+    noises = [
+        [(seed, i) for seed in seeds] if each.seed is None else [(each.seed, 0)] for i, each in enumerate(prompts)
+    ]
+    wanted = [(prompt, noise) for prompt, own in zip(prompts, noises, strict=True) for noise in own]
     return [
         Drawing(
             row,
             prompt,
             negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt,
-            *((seed, row) if prompt.seed is None else (prompt.seed, 0)),
+            *noise,
             *(prompt.size or (width, height)),
         )
-        for row, prompt in enumerate(prompts)
+        for row, (prompt, noise) in enumerate(wanted)
     ]
 
 

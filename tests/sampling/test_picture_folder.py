@@ -16,7 +16,7 @@ from pea_jax.sampling.prompt_files import Prompt
 from tests.sampling.stand_ins import Conditioner, Pipeline
 
 PROMPTS = [Prompt(letter, category="letters" if letter < "d" else None) for letter in "abcdefg"]
-WANTED = drawings(PROMPTS, negative_prompt="ugly", seed=5, width=8, height=8)
+WANTED = drawings(PROMPTS, negative_prompt="ugly", seeds=[5], width=8, height=8)
 
 
 def draw(path: pathlib.Path, pipeline: Pipeline, wanted=WANTED, **options) -> list[pathlib.Path]:

@@ -14,7 +14,7 @@ PROMPTS = [
     Prompt("c", seed=4, category="animals", id="c1"),
     Prompt("d", negative_prompt=""),
 ]
-WANTED = drawings(PROMPTS, negative_prompt="ugly", seed=5, width=8, height=8)
+WANTED = drawings(PROMPTS, negative_prompt="ugly", seeds=[5], width=8, height=8)
 
 
 def test_what_a_prompt_does_not_say_goes_for_all():
@@ -24,6 +24,18 @@ def test_what_a_prompt_does_not_say_goes_for_all():
         prompt="b", negative_prompt="dark", seed=3, index=0, width=16, height=8, source="x"
     )
     assert WANTED[2].describe() | dict(category="animals", id="c1") == WANTED[2].describe()
+
+
+def test_several_seeds_give_what_each_gives_alone():
+    """But a prompt with a seed of its own, which is drawn once."""
+
+    def told(*seeds: int) -> list[tuple[str, int, int]]:
+        wanted = drawings(PROMPTS, negative_prompt="", seeds=seeds, width=8, height=8)
+        assert [each.row for each in wanted] == list(range(len(wanted)))
+        return [(each.prompt.prompt, each.seed, each.index) for each in wanted]
+
+    assert told(5, 7) == [("a", 5, 0), ("a", 7, 0), ("b", 3, 0), ("c", 4, 0), ("d", 5, 3), ("d", 7, 3)]
+    assert set(told(5, 7)) == set(told(5)) | set(told(7))
 
 
 def test_every_drawing_has_its_own_conditioning_and_noise():
