@@ -55,6 +55,10 @@ def run_here(command: str, folder: pathlib.Path) -> None:
 def test_commands_stand_in_blocks_of_shell(page: pathlib.Path):
     indented = re.findall(rf"^    (?:\$ )?{STARTS}.*$", FENCES.sub("", page.read_text()), re.M)
     assert not indented, "a command without ```sh around it"
+    inline = re.findall(r"`[^`\n]*python -m (?:benchmarks\.|[^`\s]+ )[^`]*`", FENCES.sub("", page.read_text()))
+    assert not inline, "a command that no test runs and nothing marks with what it needs; names of modules may stand so"
+    others = [each["body"] for each in FENCES.finditer(page.read_text()) if each["language"] not in ("sh", "python")]
+    assert not re.findall(rf"^{STARTS}.*$", "\n".join(others), re.M), "a command in a block that is not of shell"
 
 
 def test_the_site_builds(tmp_path: pathlib.Path):
