@@ -185,7 +185,7 @@ def front_matter(description: dict[str, Any]) -> str:
         lines.append(f"license: {licence}")
     if base_model and REPO_ID.fullmatch(base_model) and not is_here(base_model):
         lines += [f"base_model: {base_model}", "base_model_relation: adapter"]
-    lines += ["language:", f"- {language}"] if language else []
+    lines += ["language:", f'- "{language}"'] if language else []  # a bare no would be false
     return "\n".join([*lines, "tags:", "- text-to-image", "- pea-diffusion", "---", ""])
 
 

@@ -65,6 +65,10 @@ def test_all_of_it_goes(folder: pathlib.Path, sent: list, capsys: pytest.Capture
     assert "huggingface.co/me/ru-sdxl (private)" in printed and "https://the.hub/commit" in printed
 
 
+def test_norwegian_is_no_truth_value():
+    assert yaml.safe_load(adapter_folder.front_matter({"language": "no"}).split("---")[1])["language"] == ["no"]
+
+
 def test_the_card_says_what_it_is(folder: pathlib.Path):
     card = (folder / "README.md").read_text()
     _, front_matter, body = card.split("---\n", 2)
