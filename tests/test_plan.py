@@ -77,10 +77,10 @@ def test_one_compilation_serves_all_slices_of_a_kind(monkeypatch):
     ("name", "count", "gib"), [("v5e:4x4", 16, 15.75), ("v4:2x2x1", 4, 30.75), ("v5p:2x2x2", 8, 95.74)]
 )
 def test_what_a_chip_has(name, count, gib):
-    """A little less than the 16, 32 and 95 GiB that the makers state."""
+    """A little less than the 16, 32 and 96 GiB that it has; versions of libtpu differ by megabytes."""
     devices = chips.topology_devices(name)
     assert len(devices) == count
-    assert chips.memory_of(devices[0]) == int(gib * 2**30)
+    assert chips.memory_of(devices[0]) == pytest.approx(gib * 2**30, rel=1e-3)
 
 
 def test_libtpu_has_nothing_to_complain_of():

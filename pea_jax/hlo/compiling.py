@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-_ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*)$", re.MULTILINE)
+# Later compilers name a page too.
+_ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(.*)$", re.MULTILINE)
 # Files of XLA's dump, in the order in which they are written.
 _PLANNED, _TEXT, _LAST = (
     f"*after_optimizations{name}.txt" for name in ("-buffer-assignment", "", "_after_buffer_assignment")

@@ -51,3 +51,9 @@ allocation 3: size 999, color 1, preallocated-temp:
 allocation 4: size 4000, preallocated-temp:
 """
     assert hlo.allocations(account) == (300, 4032)
+    later = """allocation 0: size 512, page 0, thread-local:
+allocation 1: size 100, page 0, parameter 2, shape |bf16[50]| at ShapeIndex {}:
+allocation 2: size 40, page 0, maybe-live-out:
+allocation 3: size 999, color 1, page 0, preallocated-temp:
+"""
+    assert hlo.allocations(later) == (100, 40)
