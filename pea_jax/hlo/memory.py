@@ -7,6 +7,8 @@ from pea_jax.hlo.program import SAME_ARRAY, Array, Instruction, instructions
 
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _NO_TRAFFIC = (*SAME_ARRAY, "parameter", "constant", "iota", "all-gather-done", "all-reduce-done", "slice-done")
+# What an operation that was started earlier hands on, among others.
+_PARTS = ("get-tuple-element", "all-gather-done", "call-update", "call-done", "async-update", "async-done")
 
 
 def saved_for_backward(text: str) -> float:
@@ -49,9 +51,9 @@ def gathered_at_once(text: str) -> float:
             last |= {name: position - 1 for name in behind if _same_shape(born[name][1], array)}
         elif behind and len(one.operands) == 1 and one.opcode in ("copy", "fusion", "transpose"):
             array = max(one.results, key=lambda result: result.size)
-        elif one.opcode in (*SAME_ARRAY, "all-gather-done"):
-            part = one.opcode == "get-tuple-element"
-            sources[one.name] = {name for name in behind if not part or _same_shape(born[name][1], one.results[0])}
+        elif one.opcode in (*SAME_ARRAY, *_PARTS):
+            every = one.opcode not in _PARTS
+            sources[one.name] = {name for name in behind if every or _is_among(born[name][1], one.results)}
         if array is not None:
             born[one.name], last[one.name], sources[one.name] = (position, array), position, {one.name}
     changes = [(start, array.size) for start, array in born.values()]
@@ -83,6 +85,10 @@ def _with_what_is_gathered(text: str) -> Iterator[tuple[Instruction, Array | Non
         if one.opcode in ("all-gather", "all-gather-start"):
             gathered[one.within or one.name] = max(one.results, key=lambda array: array.size)
     yield from ((one, gathered.get(one.name)) for one in everything if not one.within)
+
+
+def _is_among(array: Array, results: tuple[Array, ...]) -> bool:
+    return any(_same_shape(array, result) for result in results)
 
 
 def _same_shape(a: Array, b: Array) -> bool:

@@ -1,9 +1,11 @@
 """What a compiled program does and in which order, read from its optimised HLO.
 
-The text is that of `jax.stages.Compiled.as_text()`, the program of one chip. Only what happens in it is read, names are
-not: a loop counts as often as it runs, what is fused is one operation.
+The text is that of `jax.stages.Compiled.as_text()`, or of a compiler's dump, where elements of tuples may be written as
+`%name#index`; the program of one chip. Only what happens in it is read, names are not: a loop counts as often as it
+runs, what is fused is one operation.
 """
 
+import collections
 import dataclasses
 import functools
 import math
@@ -12,11 +14,15 @@ from collections.abc import Iterator, Mapping
 
 # Operations whose result is their operand, or a part or a copy of it that lives shortly.
 SAME_ARRAY = ("bitcast", "get-tuple-element", "tuple", "copy-start", "copy-done", "opt-barrier")
+# Operations that are one with what they call. A gathering that a SparseCore does is a `call-start`, in dumps an
+# `async-start`.
+WHOLE = ("fusion", "call-start", "async-start")
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations)=\{?((?:%?[\w.-]+(?:, )?)+)\}?")
+_ELEMENT = re.compile(r"%([\w.-]+)#(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -47,8 +53,8 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation; `rest` is all after the opening bracket of its operands, `within` the fusion that it
-    is part of."""
+    """One line of a computation; `rest` is all after the opening bracket of its operands, `within` the fusion or call
+    that it is part of."""
 
     name: str
     opcode: str
@@ -64,7 +70,7 @@ class Instruction:
     @property
     def operands(self) -> list[str]:
         """Names of what it works on."""
-        return re.findall(r"%([\w.-]+)", self.rest.partition("), ")[0])
+        return re.findall(r"%([\w.#-]+)", self.rest.partition("), ")[0])
 
 
 def instructions(text: str, *, fused: bool = False) -> Iterator[Instruction]:
@@ -77,18 +83,41 @@ def instructions(text: str, *, fused: bool = False) -> Iterator[Instruction]:
 def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
     computations: dict[str, list[Instruction]] = {}
     current, entry = "", ""
+    elements = collections.defaultdict[str, set[int]](set)
+    for whole, number in _ELEMENT.findall(text):
+        elements[whole].add(int(number))
     for line in text.splitlines():
         if head := _HEAD.match(line):
             current = head[2]
             computations[current] = []
             entry = current if head[1] else entry
         elif current and (found := _LINE.match(line)):
-            results = tuple(
-                Array(dtype, tuple(map(int, filter(None, dims.split(",")))), layout or "")
-                for dtype, dims, layout in _ARRAY.findall(found[2])
-            )
-            computations[current].append(Instruction(found[1], found[3], results, found[4]))
+            name, kind, opcode, rest = found.groups()
+            computations[current].append(Instruction(name, opcode, _arrays(kind), rest))
+            for index in sorted(elements.get(name, ())):
+                arrays = _arrays(_elements(kind)[index])
+                element = Instruction(f"{name}#{index}", "get-tuple-element", arrays, f"%{name}), index={index}")
+                computations[current].append(element)
     return computations, entry
+
+
+def _arrays(kind: str) -> tuple[Array, ...]:
+    """Those of a type, of nested tuples one after the other."""
+    return tuple(
+        Array(dtype, tuple(map(int, filter(None, dims.split(",")))), layout or "")
+        for dtype, dims, layout in _ARRAY.findall(kind)
+    )
+
+
+def _elements(kind: str) -> list[str]:
+    """The types of a tuple's elements."""
+    depth, start, found = 0, 1, []
+    for place, letter in enumerate(kind):
+        depth += (letter in "([{") - (letter in ")]}")
+        if (letter == "," and depth == 1) or (letter == ")" and depth == 0):
+            found.append(kind[start:place])
+            start = place + 1
+    return found
 
 
 def _run(
@@ -101,5 +130,5 @@ def _run(
         trips = _TRIPS.search(instruction.rest) if instruction.opcode == "while" else None
         for called in _CALLED.findall(instruction.rest):
             for callee in re.findall(r"[\w.-]+", called):
-                inside = within or (instruction.name if instruction.opcode == "fusion" else "")
+                inside = within or (instruction.name if instruction.opcode in WHOLE else "")
                 yield from _run(computations, callee, times * (int(trips[1]) if trips else 1), inside, fused)

@@ -32,6 +32,7 @@ def test_memory_is_known_before_the_kernels_are(tmp_path):
     assert early.arguments == whole.arguments == 2 * 1024 * 4096 * 2 + 2048 * 4096 * 2
     assert whole.temporary <= early.temporary <= 1.02 * whole.temporary
     assert hlo.traffic(early.text) == hlo.traffic(whole.text) == dict(gathered=2 * 3 * 1024 * 4096 * 2, reduced=0)
+    assert 4096 * 4096 * 2 <= hlo.gathered_at_once(early.text) == hlo.gathered_at_once(whole.text)
 
 
 def test_what_does_not_fit_is_said_before_the_kernels_are_made(tmp_path):

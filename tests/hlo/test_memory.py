@@ -53,6 +53,38 @@ def test_what_is_gathered_counts_from_its_start_and_its_copies_too():
     assert hlo.gathered_at_once(gathering(*lines[:2])) == WHOLE
 
 
+def test_dumps_write_elements_of_tuples_in_a_shorter_way():
+    """As if they were taken where the tuple is made."""
+    long = (
+        "  %s = (bf16[4,64]{1,0:T(8,128)}, bf16[16,64]{1,0:T(8,128)}) all-gather-start(%p), replica_groups={{0,1,2,3}}",
+        "  %own = bf16[4,64]{1,0} get-tuple-element(%s), index=0",
+        "  %other = bf16[4,64]{1,0} copy(%p)",
+        "  %late = bf16[16,64]{1,0} all-gather(%other), replica_groups={{0,1,2,3}}, dimensions={0}",
+        "  ROOT %y = bf16[8]{0} fusion(%own, %late), kind=kLoop, calls=%f",
+    )
+    short = (long[0], *long[2:4], "  ROOT %y = bf16[8]{0} fusion(%s#0, %late), kind=kLoop, calls=%f")
+    assert hlo.gathered_at_once(gathering(*long)) == hlo.gathered_at_once(gathering(*short)) == WHOLE
+    second = short[-1].replace("#0", "#1")
+    assert hlo.gathered_at_once(gathering(*short[:-1], second)) == 2 * WHOLE
+
+
+def test_what_another_core_gathers_counts_until_its_last_use():
+    core = """
+%gathered (q: bf16[4,64]) -> bf16[16,64] {
+  %q = bf16[4,64]{1,0} parameter(0)
+  ROOT %g = bf16[16,64]{1,0} all-gather(%q), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+"""
+    lines = (
+        "  %s = ((), (), s32[]{:S(2)}) call-start(), to_apply=%gathered",
+        "  %u = ((bf16[4,64]{1,0}), bf16[16,64]{1,0}) call-update(%s, %p)",
+        "  %d = bf16[16,64]{1,0} call-done(%u)",
+        "  %late = bf16[16,64]{1,0} all-gather(%p), replica_groups={{0,1,2,3}}, dimensions={0}",
+        "  ROOT %y = bf16[8]{0} fusion(%d, %late), kind=kLoop, calls=%f",
+    )
+    assert hlo.gathered_at_once(core + gathering(*lines)) == 2 * WHOLE
+
+
 def test_traffic_with_memory():
     """What lies in the fast memory, `S(1)`, costs nothing; a copy into it is read once."""
     program = gathering(

@@ -114,8 +114,8 @@ def test_gathering_computes_nothing_more(unet):
     assert counted(make_calls(lambda tree: tree)) == counted(DIRECT) > 0
 
 
-@pytest.mark.parametrize("slice_of_chips", ["v5e:2x2", "v6e:2x2"])
-def test_chips_hold_few_layers_and_compute_while_they_receive_the_next(slice_of_chips, tmp_path):
+@pytest.mark.parametrize("slice_of_chips", ["v5e:2x2", "v6e:2x2", "v4:2x2x1"])
+def test_chips_hold_few_layers_and_compute_while_they_receive_the_next(slice_of_chips):
     """Two passes through six layers, and the gradient of the first, for TPUs that have memory for all of them."""
     mesh = meshes.make_mesh(fsdp=4, devices=chips.topology_devices(slice_of_chips))
     calls, width, count = make_calls(meshes.gathering(mesh)), 2048, 6
@@ -140,12 +140,14 @@ def test_chips_hold_few_layers_and_compute_while_they_receive_the_next(slice_of_
     options = meshes.compiler_options(mesh)
     with jax.default_matmul_precision("default"):
         lowered = jax.jit(jax.grad(step), compiler_options=options).lower(scale, params, x)
-    program, layer = hlo.plan_memory(lowered, tmp_path).text, width * width * 2
+    program, layer = hlo.finish(lowered).text, width * width * 2
     assert hlo.traffic(program)["gathered"] == 3 * count * layer * 3 / 4
     assert layer <= hlo.gathered_at_once(program) <= 4 * layer, hlo.gathered_at_once(program) / layer
-    # Spread over what is computed at the same time.
-    gathering = [one for one in hlo.instructions(program, fused=True) if one.opcode == "all-gather"]
-    assert sum(1 for one in gathering if one.within) > 2 * sum(1 for one in gathering if not one.within)
+    # Started and done apart, or spread over what is computed at the same time, or on another core.
+    gathering = [one for one in hlo.instructions(program, fused=True) if one.opcode.startswith("all-gather")]
+    beside = [one for one in gathering if one.within or one.opcode == "all-gather-start"]
+    waited_for = [one for one in gathering if not one.within and one.opcode == "all-gather"]
+    assert len(beside) >= 2 * len(waited_for)
 
 
 def constrained(jaxpr: core.Jaxpr) -> list[tuple[int, ...]]:
