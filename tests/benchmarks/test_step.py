@@ -100,7 +100,7 @@ class Pretended:
         pass
 
     def plan(self, bucket, rows):
-        return {rows: 10**9 * rows, 2 * rows: 2 * 10**9 * rows}
+        return {rows: 10**10 * rows, 2 * rows: 2 * 10**10 * rows}
 
     def prepare(self, bucket, rows, steps=2):
         return dict(seconds=1.0, operations=1e9, planned=100)
@@ -111,7 +111,7 @@ class Pretended:
     def try_batch(self, bucket, rows):
         if rows > 5:
             raise MemoryError
-        return 10**9 * rows
+        return 10**10 * rows
 
 
 class InThisProcess:
@@ -148,7 +148,7 @@ def test_every_measure_runs_and_is_written_at_once(tmp_path: pathlib.Path, monke
     command += [f"--field={field}" for field in FIELDS]
     command += ["--groups", "eager,pea_jax", "published,pea_jax-uncached", "--mixed", "eager,pea_jax"]
     command += ["--measures", "speed", "mix", "start", "largest", "--steps", "1", "--trials", "2"]
-    command += ["--searched", "published", "pea_jax", "--capacity", "5", "--out", str(tmp_path / "rows.json")]
+    command += ["--searched", "published", "pea_jax", "--capacity", "50", "--out", str(tmp_path / "rows.json")]
     monkeypatch.setattr("sys.argv", command)
     step.main()
     result = json.loads((tmp_path / "rows.json").read_text())
@@ -192,13 +192,13 @@ def test_what_was_found_before_the_time_ended_is_kept(tmp_path: pathlib.Path, mo
         tried.append(rows)
         if len(tried) == 3:
             raise Failed("out of time")
-        return 10**9 * rows
+        return 10**10 * rows
 
     monkeypatch.setattr(step_measures, "Process", InThisProcess)
     monkeypatch.setattr(Pretended, "try_batch", until_the_third)
     rows = Rows(tmp_path / "rows.json", dict(batch_size=ROWS))
     comparison = Comparison(work(), rows, BUCKET, {BUCKET: 1.0}, rounds=1, steps=1, deadline=1e9, cache="")
-    comparison.largest_batch("pea_jax", trials=5, capacity=50e9)
+    comparison.largest_batch("pea_jax", trials=5, capacity=500e9)
     written = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [row.get("failed") for row in written] == [None, "out of time"]
     assert rows.one("largest batch", side="pea_jax")["rows"] == 48 and tried == [4, 48, 50]
@@ -220,7 +220,7 @@ def test_a_side_is_written_while_the_others_have_their_turn(tmp_path: pathlib.Pa
         comparison.speed(["pea_jax", "pea_jax-remat"], [BUCKET], planned=["pea_jax-int8"])
     first, second = "pea_jax", "pea_jax-remat"
     assert seen == [[], [(first, 1)], [(first, 1), (second, 1)], [(second, 1), (first, 2)]]
-    assert comparison.planned == {"pea_jax-int8": {ROWS: 10**9 * ROWS, 2 * ROWS: 2 * 10**9 * ROWS}}
+    assert comparison.planned == {"pea_jax-int8": {ROWS: 10**10 * ROWS, 2 * ROWS: 2 * 10**10 * ROWS}}
 
 
 def test_bars_and_mix_are_arithmetic(tmp_path: pathlib.Path):
