@@ -120,9 +120,10 @@ def compiler_options(mesh: Mesh | None) -> dict[str, Any]:
     Where it gathers parameters in every layer its devices are told to compute while they receive.
     """
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    kind = mesh.devices.flat[0].device_kind if _splits_parameters(mesh) else ""
-    receiving = _RECEIVING.get(kind, _RECEIVING.get(platform, {})) if kind else {}
-    return {**_ALWAYS.get(platform, {}), **receiving}
+    options = dict(_ALWAYS.get(platform, {}))
+    if _splits_parameters(mesh):
+        options |= _RECEIVING.get(mesh.devices.flat[0].device_kind, _RECEIVING.get(platform, {}))
+    return options
 
 
 def _splits_parameters(mesh: Mesh | None) -> TypeGuard[Mesh]:

@@ -18,7 +18,7 @@ from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
 from pea_jax.distill.cache import Encoder, fingerprint
 from pea_jax.distill.models import Encoders, load_encoders
-from pea_jax.distill.training_set import buckets_of, caption_rules, digest, training_set
+from pea_jax.distill.training_set import TrainingSet, buckets_of, caption_rules, digest, training_set
 from pea_jax.errors import BadSample
 from pea_jax.mesh import make_mesh
 from pea_jax.report import console, counting
@@ -38,9 +38,10 @@ def cached_source(config: ConfigDict, models: Encoders, folder: pathlib.Path) ->
     """
     mesh = make_mesh(devices=jax.local_devices())
     encoders = load_encoders(config, mesh) if processes.several() else models
-    precompute(config, encoders, folder, mesh)
+    training, manifest = training_set(config), made_with(config, encoders)
+    _write_missing(config, encoders, folder, mesh, training, manifest)
     processes.wait_for_all("cache")
-    return CachedSource(folder, made_with(config, encoders))
+    return CachedSource(folder, manifest)
 
 
 def precompute(config: ConfigDict, models: Encoders, folder: pathlib.Path, mesh: Mesh) -> int:
@@ -56,6 +57,17 @@ def precompute(config: ConfigDict, models: Encoders, folder: pathlib.Path, mesh:
       PeaError: as `cached_source`, or too many samples cannot be used, or the folder cannot be written.
     """
     training, manifest = training_set(config), made_with(config, models)
+    return _write_missing(config, models, folder, mesh, training, manifest)
+
+
+def _write_missing(
+    config: ConfigDict,
+    models: Encoders,
+    folder: pathlib.Path,
+    mesh: Mesh,
+    training: TrainingSet,
+    manifest: dict[str, Any],
+) -> int:
     writer = CacheWriter(folder, manifest, divide(training.rows_by_bucket))
     missing = writer.missing(jax.process_index(), jax.process_count())
     if not missing:
