@@ -9,8 +9,8 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint
 DEMO := runs/ru-emoji
 DEMO_CONFIG := configs/ru.py:emoji
 # The baseline of the demo: the text embeddings alone are regressed, no UNet is asked.
-REGRESSION := --config.loss.noise=0 --config.loss.output=0 --config.loss.features=0 --config.loss.conditioning=1 \
-  --config.data.cache_dir=$(DEMO)/cache
+REGRESSION := --config.loss.noise=0 --config.loss.output=0 --config.loss.features=0 --config.loss.contrast=0 \
+  --config.loss.conditioning=1 --config.data.cache_dir=$(DEMO)/cache
 
 # One core a test process; a waiting torch thread sleeps instead of spinning; nothing is fetched from a model hub.
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE JAX_PLATFORMS=cpu HF_HUB_OFFLINE=1

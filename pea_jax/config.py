@@ -36,8 +36,8 @@ LEAST = {
         "sample.every", "sample.steps", "evaluation.steps", "evaluation.batch_size", "sample.count",
     ),
     0: (
-        "seed", "linear_start", "loss.noise", "loss.output", "loss.features", "loss.conditioning", "noise_offset",
-        "condition_dropout", "ema_decay", "data.english_variants", "data.max_bad_rate", "data.timeout",
+        "seed", "linear_start", "loss.noise", "loss.output", "loss.features", "loss.conditioning", "loss.contrast",
+        "noise_offset", "condition_dropout", "ema_decay", "data.english_variants", "data.max_bad_rate", "data.timeout",
         "optimizer.learning_rate", "optimizer.end_learning_rate", "optimizer.warmup_steps", "optimizer.b1",
         "optimizer.b2", "optimizer.weight_decay", "optimizer.clip_norm", "sample.seed",
         "evaluation.seen", "evaluation.seed",
@@ -66,6 +66,7 @@ def base(language: str) -> ConfigDict:
             linear_start=0,  # samples whose captions the adapter starts from, as a linear map; 0: as PyTorch starts
             data=dict(
                 train="",  # shard patterns, separated by spaces
+                english="",  # more of them, of which nothing but the English captions is used, for the student too
                 validation="",
                 caption_variants=1,  # 1: the caption; more: it with some of the keywords
                 english_variants=0,  # so many more, in English for the student too
@@ -99,7 +100,7 @@ def base(language: str) -> ConfigDict:
                 max_bad_rate=0.01,  # share of samples that cannot be read or decoded; the run stops above it
                 max_pixels=100_000_000,  # of one picture; a larger one is bad, and not decoded
             ),
-            loss=dict(noise=1.0, output=1.0, features=0.1, conditioning=0.0, hybrid=True),
+            loss=dict(noise=1.0, output=1.0, features=0.1, conditioning=0.0, contrast=0.0, hybrid=True),
             condition_dropout=0.1,  # share of the samples whose tokens are those of the empty prompt, on both sides
             noise_offset=0.5,
             optimizer=dict(
@@ -167,7 +168,8 @@ def emoji(language: str) -> ConfigDict:
     config.text_encoder = _text_encoder("assets/multilingual-e5-small", 24)
     config.adapter.hidden_dim = 512
     config.data.train = "assets/emoji/emoji-train-{00000..00001}.tar"
-    config.data.validation = "assets/emoji/emoji-val-00000.tar"
+    # What these are called in the language the adapter is never told: a model knows more than was ever translated.
+    config.data.english = config.data.validation = "assets/emoji/emoji-val-00000.tar"
     config.data.caption_variants = 3
     config.data.english_variants = 1
     config.linear_start = 64
@@ -179,6 +181,7 @@ def emoji(language: str) -> ConfigDict:
     config.picture_size = (64, 64)
     config.noise_offset = 0.0
     config.loss.conditioning = 1.0  # not in the paper; so few steps reach little more than half as far without it
+    config.loss.contrast = 1.0  # nor this
     config.optimizer.learning_rate = 2e-3
     config.optimizer.end_learning_rate = 1e-5
     config.optimizer.warmup_steps = 30

@@ -44,7 +44,7 @@ def write_world(folder: pathlib.Path) -> dict[str, object]:
     tiny_sdxl.save(folder / "base")
     write_shard(folder / "train.tar", "emoji-train-00000.tar", 12)
     write_shard(folder / "val.tar", "emoji-val-00000.tar", 4)
-    data = {"data.train": folder / "train.tar", "data.validation": folder / "val.tar"}
+    data = {"data.train": folder / "train.tar", "data.english": "", "data.validation": folder / "val.tar"}
     return {**TINY, **data, "base_model": folder / "base"}
 
 

@@ -20,6 +20,7 @@ from tests import commands
 from tests.commands import CONFIG
 
 KEY = "conv_in.bias"  # of the UNet
+TERMS = ("loss.noise", "loss.output", "loss.features", "loss.conditioning", "loss.contrast")
 DAMAGED = "checkpoints/3: this checkpoint cannot be restored"
 
 
@@ -87,7 +88,7 @@ def _files(place: pathlib.Path) -> dict[pathlib.Path, bytes | None]:
         ({"dtype": "float16"}, "config.dtype='float16': choose from float32, bfloat16"),
         ({"vae_dtype": "half"}, "config.vae_dtype='half': choose from float32, bfloat16"),
         ({"remat": "all"}, "config.remat='all': choose from none, block, full"),
-        (dict.fromkeys(("loss.noise", "loss.output", "loss.features", "loss.conditioning"), 0), "every weight is 0"),
+        (dict.fromkeys(TERMS, 0), "every weight is 0"),
         ({"data.buckets": ()}, "config.data.buckets: there are none"),
         ({"data.buckets": "((64, 64), (72, 60))"}, "config.data.buckets: picture size 72x60: width and height must"),
         ({"picture_size": "(64, 0)"}, "config.picture_size: picture size 64x0: width and height must"),

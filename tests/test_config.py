@@ -62,7 +62,7 @@ def test_the_published_recipe():
     """PEA-Diffusion, train_sdxl_zh.sh: batch 240, learning rate 1e-5 to 5e-8, terms 1 : 1 : 0.1, noise offset 0.5."""
     chosen = get_config(commands.ROOT / "configs" / "zh.py")
     assert (chosen.batch_size, chosen.noise_offset, chosen.condition_dropout) == (240, 0.5, 0.1)
-    assert dict(chosen.loss) == dict(noise=1.0, output=1.0, features=0.1, conditioning=0.0, hybrid=True)
+    assert dict(chosen.loss) == dict(noise=1.0, output=1.0, features=0.1, conditioning=0.0, contrast=0.0, hybrid=True)
     optimizer = chosen.optimizer
     assert (optimizer.learning_rate, optimizer.end_learning_rate, optimizer.warmup_steps) == (1e-5, 5e-8, 100)
     assert (chosen.text_encoder.context_length, chosen.adapter.hidden_dim) == (64, 1024)

@@ -97,7 +97,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def small(command: str) -> str:
     """The command as it stands, with the fields of `SMALL` after a config."""
-    fields = {**SMALL, "data.train": "train.tar", "data.validation": "val.tar"}
+    fields = {**SMALL, "data.train": "train.tar", "data.english": "val.tar", "data.validation": "val.tar"}
     given = " ".join(f"--config.{field}={shlex.quote(str(value))}" for field, value in fields.items())
     if command.startswith("make demo"):
         return f"make -o .venv/base.stamp demo DEMO_CONFIG={shlex.quote('configs/ru.py:emoji ' + given)}"

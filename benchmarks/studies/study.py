@@ -81,9 +81,10 @@ class Study:
     effects: bool = False
 
     def config(self, variant: Variant, seed: int) -> ConfigDict:
-        """Of one run; of the data only what is in the project."""
+        """Of one run; of the data only what is in the project, and of held-out concepts nothing in any language."""
         config = configs.emoji(variant.language)
         config.seed = seed
+        config.data.english, config.loss.contrast = "", 0.0
         config.update_from_flattened_dict({**self.schedule, **variant.fields})
         return config
 

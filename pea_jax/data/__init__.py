@@ -5,7 +5,7 @@ from pea_jax.data.captions import CaptionRules, Captions, caption_variants
 from pea_jax.data.concepts import Concept, read_split
 from pea_jax.data.loader import PixelExample, cached_example, make_loader, tokenize_captions
 from pea_jax.data.samples import Sample
-from pea_jax.data.sources import open_source
+from pea_jax.data.sources import EnglishAlone, JoinedSource, open_source
 from pea_jax.data.webdataset import WebDatasetSource
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "CaptionRules",
     "Captions",
     "Concept",
+    "EnglishAlone",
+    "JoinedSource",
     "PixelExample",
     "Sample",
     "WebDatasetSource",

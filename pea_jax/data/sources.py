@@ -1,7 +1,8 @@
 """Where samples come from: tar shards, folders of images, tensorflow-datasets folders, several of them joined."""
 
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -87,6 +88,35 @@ class JoinedSource:
         which = int(np.searchsorted(self._ends, number, side="right"))
         source = self._sources[which]
         return source, number - int(self._ends[which]) + len(source)
+
+
+class EnglishAlone:
+    """The samples of a source without what they say in another language.
+
+    Args:
+      source: the samples.
+      fields: those of a record that are left out.
+    """
+
+    def __init__(self, source: Source, fields: Iterable[str]):
+        self._source, self._fields = source, frozenset(fields)
+
+    @property
+    def parts(self) -> list[Part]:
+        return [dataclasses.replace(part, stamp=f"{part.stamp}, English alone") for part in self._source.parts]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, number: int) -> Sample:
+        return self._without(self._source[number])
+
+    def head(self, number: int) -> Sample:
+        return self._without(self._source.head(number))
+
+    def _without(self, sample: Sample) -> Sample:
+        record = {name: value for name, value in sample.record.items() if name not in self._fields}
+        return dataclasses.replace(sample, record=record)
 
 
 def _open_folder(name: str, cache_dir: str | None) -> Source:

@@ -52,7 +52,7 @@ class Judge:
     """Draws the concepts of a config's two sets and looks for them among all pictures of both.
 
     `seen` are training concepts (the first `config.evaluation.seen` of the shards, 0 for all), `held out` all those of
-    validation, which no adapter has been shown.
+    validation, of which no adapter has been shown a name in the language.
     """
 
     def __init__(

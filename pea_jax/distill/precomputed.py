@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax import processes
-from pea_jax.data import CachedSource, CacheWriter, Sample, divide, open_source
+from pea_jax.data import CachedSource, CacheWriter, Sample, divide
 from pea_jax.data.buckets import Size, add_time_ids, resize_and_crop
 from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
 from pea_jax.distill.cache import Encoder, fingerprint
 from pea_jax.distill.models import Encoders, load_encoders
-from pea_jax.distill.training_set import TrainingSet, buckets_of, caption_rules, digest, training_set
+from pea_jax.distill.training_set import TrainingSet, buckets_of, caption_rules, digest, open_training, training_set
 from pea_jax.errors import BadSample
 from pea_jax.mesh import make_mesh
 from pea_jax.report import console, counting
@@ -109,10 +109,11 @@ def _good(
 
 def made_with(config: ConfigDict, models: Encoders) -> dict[str, Any]:
     """What the cached numbers depend on."""
-    data = config.data
+    data, (source, _) = config.data, open_training(config)
     return dict(
         train=data.train,
-        samples=digest(open_source(data.train, data.cache_dir or None)),
+        english=data.english,
+        samples=digest(source),
         language=config.language,
         caption_variants=data.caption_variants,
         english_variants=data.english_variants,

@@ -32,12 +32,14 @@ class LossWeights:
 
     `noise` acts on native samples, the others on parallel ones. With `hybrid` off every term acts on every sample.
     `conditioning` compares the text embeddings themselves: not part of PEA-Diffusion, but its natural baseline.
+    `contrast` asks that each be nearer to its own English one than to those of the rest of the batch.
     """
 
     noise: float = 1.0
     output: float = 1.0
     features: float = 0.1
     conditioning: float = 0.0
+    contrast: float = 0.0
     hybrid: bool = True
 
 
@@ -74,6 +76,8 @@ class DistillationTask:
         terms = {}
         if self.weights.conditioning:
             terms["conditioning"] = losses.conditioning_mse(student, teacher)
+        if self.weights.contrast:
+            terms["contrast"] = losses.conditioning_contrast(student, teacher)
         if self.weights.noise or self.weights.output or self.weights.features:
             noisy = self.noisy_sample(frozen, batch, key_latents, key_noise)
             terms |= self.denoiser_terms(frozen, batch, noisy, student, teacher)

@@ -8,7 +8,7 @@ import json
 import numpy as np
 from ml_collections import ConfigDict
 
-from pea_jax.data import CaptionRules, open_source
+from pea_jax.data import CaptionRules, EnglishAlone, JoinedSource, open_source
 from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
 from pea_jax.data.captions import Kind
 from pea_jax.data.filters import Filters, apply_reasons
@@ -32,6 +32,7 @@ class TrainingSet:
     nearest: np.ndarray  # [N] the number of the bucket
     buckets: list[Size]
     weights: dict[Size, float] | None  # how often each bucket is drawn; None: as often as its samples suggest
+    english: int = 0  # the last so many are asked in English alone, whatever else they say
 
     @functools.cached_property
     def rows_by_bucket(self) -> dict[Size, np.ndarray]:
@@ -76,11 +77,26 @@ def look_at(config: ConfigDict) -> TrainingSet:
     check_time_ids(data.time_ids)
     weights = bucket_weights(config)
     filters, surveyor = _rules(config)
-    source = open_source(data_of(config, "train"), data.cache_dir or None)
+    source, english = open_training(config)
     survey = take_survey(source, surveyor, cache_dir=data.cache_dir or None, num_threads=data.num_threads)
     nearest, error = nearest_buckets(survey.rows["width"], np.maximum(survey.rows["height"], 1), buckets)
     kept, removed = apply_reasons(filters.reasons(survey.rows, error), len(survey.rows))
-    return TrainingSet(source, survey, kept, removed, nearest, buckets, weights)
+    return TrainingSet(source, survey, kept, removed, nearest, buckets, weights, english)
+
+
+def open_training(config: ConfigDict) -> tuple[Source, int]:
+    """The samples that a config trains on, and how many of the last ones are those of `config.data.english`.
+
+    Raises:
+      PeaError: the data cannot be read.
+    """
+    data, rules = config.data, caption_rules(config)
+    source = open_source(data_of(config, "train"), data.cache_dir or None)
+    if not data.english.split():
+        return source, 0
+    english = open_source(data.english, data.cache_dir or None)
+    own = {*rules.names(), rules.keywords.format(language=rules.language), "native"} - {rules.english}
+    return JoinedSource([source, EnglishAlone(english, own)]), len(english)
 
 
 def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
@@ -139,13 +155,14 @@ def _check_each_caption(config: ConfigDict, chosen: TrainingSet) -> None:
     if rule not in ("english", "error"):
         raise PeaError(f"config.data.missing_caption={rule!r}: choose from english, error")
     own = (rows["caption"] == Kind.NATIVE) | (rows["caption"] == Kind.TRANSLATED)
-    lacking = np.flatnonzero(~own & (rows["bad"] == Bad.NOTHING))
+    asked = np.arange(len(rows)) < len(rows) - chosen.english
+    lacking = np.flatnonzero(asked & ~own & (rows["bad"] == Bad.NOTHING))
     if rule == "error" and len(lacking):
         first, fields = chosen.source[lacking[0]], " or ".join(caption_rules(config).names()[:-1])
         others = f" ({len(lacking)} such samples)" if len(lacking) > 1 else ""
         raise PeaError(
-            f"{first.shard}: sample {first.key}: no text in field {fields}{others}; add it or leave the sample out, or "
-            "set config.data.missing_caption=english"
+            f"{first.shard}: sample {first.key}: no text in field {fields}{others}; add it or leave the sample out, "
+            "name the shard in config.data.english, or set config.data.missing_caption=english"
         )
 
 

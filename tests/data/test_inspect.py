@@ -30,7 +30,8 @@ def shards(write_shard, tmp_path) -> str:
 
 
 def inspect(shards: str, *flags: str, **fields):
-    fields = {"data.train": shards, "data.buckets": "((16, 16), (24, 16))", "data.filters.min_side": 10} | fields
+    data = {"data.train": shards, "data.english": "", "data.buckets": "((16, 16), (24, 16))"}
+    fields = data | {"data.filters.min_side": 10} | fields
     arguments = commands.command("data.inspect", {"batch_size": 3, **fields}, config=commands.CONFIG)
     return commands.run_forked([*arguments, *flags])
 
@@ -61,6 +62,15 @@ def test_tables_and_sheet(shards, tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "new" / "sheet.png"))
     reds = {colour[0] for colour in sheet.reshape(-1, 3).tolist() if colour[1:] == [0, 0]}
     assert reds >= {0, 1, 2, 3, 4, 5, 50}
+
+
+def test_sets_of_which_english_alone_is_used(shards, write_shard, tmp_path):
+    english = write_shard("c.tar", {"e": members(7, (20, 20))})
+    result = inspect(shards, **{"data.english": english})
+    assert result.returncode == 0, result.stderr
+    found = rows(result.stdout)
+    assert [f"{english}, English alone", "1", "1", "1"] in found
+    assert ["english", "caption_en", "0", "1"] in found and ["translated", "caption_ru", "1", "9"] in found
 
 
 def test_a_bucket_too_small_is_named_at_the_end(shards):

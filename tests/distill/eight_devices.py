@@ -75,7 +75,7 @@ def main(folder: pathlib.Path) -> None:
         teacher=None,
         schedule=NoiseSchedule.from_config(SchedulerConfig()),
         scaling_factor=1.0,
-        weights=LossWeights(),
+        weights=LossWeights(conditioning=1.0, contrast=1.0),
     )
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731

@@ -13,6 +13,7 @@ from flax import nnx
 
 from benchmarks import published
 from pea_jax.adapter import AdapterDims, PEAdapter
+from pea_jax.distill import losses
 from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 from pea_jax.weights import load_unet
@@ -152,3 +153,48 @@ def test_regression_alone_never_calls_the_denoiser(setting):
     expected = jnp.mean(jnp.square(student.prompt_embeds - teacher.prompt_embeds))
     expected += jnp.mean(jnp.square(student.pooled_prompt_embeds - teacher.pooled_prompt_embeds))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_contrast_is_the_cross_entropy_of_the_right_text(setting, pooled):
+    """As PyTorch computes it from all pairs of differences; the teacher gets no gradient."""
+    task, params, frozen, batch = setting
+    task = dataclasses.replace(task, condition_dropout=0.0)
+    student, teacher = task.conditionings(params, frozen, batch, jax.random.key(0))
+    if not pooled:
+        student, teacher = (dataclasses.replace(side, pooled_prompt_embeds=None) for side in (student, teacher))
+
+    def summary(side) -> torch.Tensor:
+        parts = [side.prompt_embeds.mean(1), *([side.pooled_prompt_embeds] if pooled else [])]
+        return torch.from_numpy(np.concatenate(parts, axis=1))
+
+    ours, theirs = summary(student), summary(teacher)
+    spread = torch.cdist(theirs, theirs).square().mean()
+    logits = -losses.CONTRAST * torch.cdist(ours, theirs).square() / spread
+    expected = torch.nn.functional.cross_entropy(logits, torch.arange(BATCH), reduction="none")
+    np.testing.assert_allclose(losses.conditioning_contrast(student, teacher), expected, rtol=1e-4)
+    assert float(losses.conditioning_contrast(teacher, teacher).max()) < expected.min()
+    gradient = jax.grad(lambda side: losses.conditioning_contrast(student, side).sum())(teacher)
+    assert not any(np.asarray(x).any() for x in jax.tree.leaves(gradient))
+
+
+def test_contrast_does_not_tell_equal_texts_apart(setting):
+    task, params, frozen, batch = setting
+    _, teacher = dataclasses.replace(task, condition_dropout=0.0).conditionings(
+        params, frozen, batch, jax.random.key(0)
+    )
+    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), teacher)
+    np.testing.assert_allclose(losses.conditioning_contrast(twice, twice), 0, atol=0.01)  # apart: log 2
+    one = jax.tree.map(lambda x: jnp.repeat(x[:1], BATCH, axis=0), teacher)
+    value, gradient = jax.value_and_grad(lambda side: losses.conditioning_contrast(side, one).sum())(teacher)
+    assert abs(value) < 1e-6 and not any(np.asarray(x).any() for x in jax.tree.leaves(gradient))
+
+
+def test_contrast_is_asked_of_pairs_with_english_alone(setting):
+    task, params, frozen, batch = setting
+    contrast = dataclasses.replace(task, weights=LossWeights(0.0, 0.0, 0.0, contrast=2.0), condition_dropout=0.0)
+    loss, terms = contrast.loss(params, {**frozen, "unet": None}, batch, jax.random.key(0))
+    student, teacher = contrast.conditionings(params, frozen, batch, jax.random.key(0))
+    values = losses.conditioning_contrast(student, teacher)
+    np.testing.assert_allclose(terms["contrast"], (values[1] + values[3]) / BATCH, rtol=1e-6)
+    np.testing.assert_allclose(loss, 2 * terms["contrast"], rtol=1e-6)

@@ -7,7 +7,7 @@ import pytest
 
 from pea_jax import config as configs
 from pea_jax.data.captions import Kind
-from pea_jax.distill.training_set import training_set
+from pea_jax.distill.training_set import caption_rules, training_set
 from pea_jax.errors import PeaError
 from tests.commands import ROOT
 from tests.data.conftest import png, write_shard  # noqa: F401 (a fixture)
@@ -22,7 +22,7 @@ def members(size: tuple[int, int] = (64, 64), **record) -> dict[str, bytes]:
 @pytest.fixture
 def config(tmp_path):
     config = configs.emoji("ru")
-    config.data.train = str(tmp_path / "a.tar")
+    config.data.train, config.data.english = str(tmp_path / "a.tar"), ""
     config.data.buckets = ((64, 64), (96, 64))
     config.batch_size = 2
     return config
@@ -72,6 +72,33 @@ def test_native_are_those_that_are_learnt_as_such(config, write_shard):  # noqa:
     write_shard("a.tar", dict(zip("abc", own, strict=True)))
     counts = "1 native, 1 parallel, 1 in English alone"
     assert str(training_set(config)) == f"3 of 3 samples are used, 0 are bad; captions: {counts}"
+
+
+def test_shards_of_which_english_alone_is_used(config, write_shard):  # noqa: F811
+    """What they say in the language, and that they are native, is as if it were not there."""
+    config.data.english = write_shard("b.tar", {"x": members(), "y": members(native=True, caption_en="borscht")})
+    write_shard("a.tar", {"a": members()})
+    chosen, rules = training_set(config), caption_rules(config)
+    counts = "0 native, 1 parallel, 2 in English alone"
+    assert str(chosen) == f"3 of 3 samples are used, 0 are bad; captions: {counts}"
+    texts = [rules(chosen.source[row]) for row in chosen.rows_by_bucket[64, 64]]
+    assert [captions.student[0] for captions in texts] == ["щи", "soup", "borscht"]
+    assert [captions.teacher[0] for captions in texts] == ["soup", "soup", "borscht"]
+    assert not any(captions.native for captions in texts)
+    write_shard("a.tar", {"a": members(), "b": members(caption_ru=None)})
+    with pytest.raises(
+        PeaError, match=r"a\.tar: sample b: no text in field caption_ru; add it or leave the sample out, name"
+    ):
+        training_set(config)
+
+
+def test_the_demo_holds_names_out_and_nothing_else():
+    """Every concept is trained on, the held-out ones without a word of the language."""
+    config = configs.emoji("ru")
+    chosen, rules = training_set(config), caption_rules(config)
+    assert str(chosen).endswith("captions: 0 native, 1,450 parallel, 156 in English alone")
+    held_out = [rules(chosen.source[row]) for row in range(1450, 1606)]
+    assert all(captions.student == captions.teacher for captions in held_out)
 
 
 def test_given_weights(config, write_shard):  # noqa: F811
@@ -151,7 +178,7 @@ def test_the_emoji_are_all_used_in_their_order(language, tmp_path):
     config = configs.emoji(language)
     for shard in (ROOT / "assets" / "emoji").glob("emoji-train-*.tar"):
         (tmp_path / shard.name).symlink_to(shard)
-    config.data.train = str(tmp_path / "emoji-train-{00000..00001}.tar")
+    config.data.train, config.data.english = str(tmp_path / "emoji-train-{00000..00001}.tar"), ""
     chosen = training_set(config)
     assert list(chosen.rows_by_bucket) == [(64, 64)] and chosen.weights is None
     np.testing.assert_array_equal(chosen.rows_by_bucket[64, 64], np.arange(1450))
