@@ -168,7 +168,7 @@ def emoji(language: str) -> ConfigDict:
     config.text_encoder = _text_encoder("assets/multilingual-e5-small", 24)
     config.adapter.hidden_dim = 512
     config.data.train = "assets/emoji/emoji-train-{00000..00001}.tar"
-    # What these are called in the language the adapter is never told: a model knows more than was ever translated.
+    # Held out: the adapter meets these in English, as the model did, and is never told what they are called otherwise.
     config.data.english = config.data.validation = "assets/emoji/emoji-val-00000.tar"
     config.data.caption_variants = 3
     config.data.english_variants = 1
