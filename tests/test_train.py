@@ -62,7 +62,11 @@ def test_a_work_directory_may_be_a_string(finished):
 
 
 def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path):
-    (tmp_path / "ml_collections.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    module = """import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests in the background has it ignored
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    (tmp_path / "ml_collections.py").write_text(module)
     arguments = [sys.executable, "-m", "pea_jax.train"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     result = subprocess.run(arguments, cwd=commands.ROOT, env=environment, capture_output=True, text=True, check=False)
