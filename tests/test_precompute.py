@@ -85,9 +85,9 @@ def test_the_numbers_are_those_of_the_step(world, tmp_path, dtype):
     mesh = make_mesh(devices=jax.devices()[:1])
     models = load_encoders(config, mesh)
     precomputed.precompute(config, models, tmp_path / "cache", mesh)
-    cached = CachedSource(tmp_path / "cache", precomputed.made_with(config, models))
-    records = [cached[number] for number in range(len(cached))]
     source, captions = precomputed.training_set(config).source, precomputed.caption_rules(config)
+    cached = CachedSource(tmp_path / "cache", precomputed.made_with(config, models, source))
+    records = [cached[number] for number in range(len(cached))]
     texts = [captions(source[number]) for number in range(len(source))]
     states = _in_one_batch(models.student, [text for each in texts for text in each.student])
     teacher = _in_one_batch(models.teacher, [text for each in texts for text in each.teacher])

@@ -37,12 +37,13 @@ def tables(config: ConfigDict, chosen: TrainingSet) -> Iterator[Table]:
 
 def _sets(config: ConfigDict, chosen: TrainingSet) -> Table:
     table, start = _table("Training data", "set", "parts", "samples", "used"), 0
-    sets = [(pattern, "") for pattern in config.data.train.split()]
-    for pattern, note in (*sets, *((pattern, ", English alone") for pattern in config.data.english.split())):
+    sets = [(pattern, pattern) for pattern in config.data.train.split()]
+    sets += [(pattern, f"{pattern}, English alone") for pattern in config.data.english.split()]
+    for pattern, label in sets:
         parts = open_source(pattern, config.data.cache_dir or None).parts
         end = start + sum(part.count for part in parts)
         used = np.count_nonzero(chosen.kept[start:end])
-        table.add_row(pattern + note, f"{len(parts):,}", f"{end - start:,}", f"{used:,}")
+        table.add_row(label, f"{len(parts):,}", f"{end - start:,}", f"{used:,}")
         start = end
     return table
 

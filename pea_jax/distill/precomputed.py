@@ -18,7 +18,7 @@ from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
 from pea_jax.distill.cache import Encoder, fingerprint
 from pea_jax.distill.models import Encoders, load_encoders
-from pea_jax.distill.training_set import TrainingSet, buckets_of, caption_rules, digest, open_training, training_set
+from pea_jax.distill.training_set import TrainingSet, buckets_of, caption_rules, digest, training_set
 from pea_jax.errors import BadSample
 from pea_jax.mesh import make_mesh
 from pea_jax.report import console, counting
@@ -38,7 +38,8 @@ def cached_source(config: ConfigDict, models: Encoders, folder: pathlib.Path) ->
     """
     mesh = make_mesh(devices=jax.local_devices())
     encoders = load_encoders(config, mesh) if processes.several() else models
-    training, manifest = training_set(config), made_with(config, encoders)
+    training = training_set(config)
+    manifest = made_with(config, encoders, training.source)
     _write_missing(config, encoders, folder, mesh, training, manifest)
     processes.wait_for_all("cache")
     return CachedSource(folder, manifest)
@@ -56,7 +57,8 @@ def precompute(config: ConfigDict, models: Encoders, folder: pathlib.Path, mesh:
     Raises:
       PeaError: as `cached_source`, or too many samples cannot be used, or the folder cannot be written.
     """
-    training, manifest = training_set(config), made_with(config, models)
+    training = training_set(config)
+    manifest = made_with(config, models, training.source)
     return _write_missing(config, models, folder, mesh, training, manifest)
 
 
@@ -107,9 +109,9 @@ def _good(
             yield sample
 
 
-def made_with(config: ConfigDict, models: Encoders) -> dict[str, Any]:
-    """What the cached numbers depend on."""
-    data, (source, _) = config.data, open_training(config)
+def made_with(config: ConfigDict, models: Encoders, source: Source) -> dict[str, Any]:
+    """What the cached numbers depend on; `source` is that of the config's training set."""
+    data = config.data
     return dict(
         train=data.train,
         english=data.english,

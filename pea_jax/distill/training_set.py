@@ -77,14 +77,14 @@ def look_at(config: ConfigDict) -> TrainingSet:
     check_time_ids(data.time_ids)
     weights = bucket_weights(config)
     filters, surveyor = _rules(config)
-    source, english = open_training(config)
+    source, english = _open(config)
     survey = take_survey(source, surveyor, cache_dir=data.cache_dir or None, num_threads=data.num_threads)
     nearest, error = nearest_buckets(survey.rows["width"], np.maximum(survey.rows["height"], 1), buckets)
     kept, removed = apply_reasons(filters.reasons(survey.rows, error), len(survey.rows))
     return TrainingSet(source, survey, kept, removed, nearest, buckets, weights, english)
 
 
-def open_training(config: ConfigDict) -> tuple[Source, int]:
+def _open(config: ConfigDict) -> tuple[Source, int]:
     """The samples that a config trains on, and how many of the last ones are those of `config.data.english`.
 
     Raises:
