@@ -39,8 +39,9 @@ def test_gpus_of_hosts(hosts: int, each: int, fsdp: int, hosts_of_a_row: int):
 
 
 @pytest.mark.parametrize(("fsdp", "slices_of_a_row"), [(4, 1), (16, 1), (32, 2)])
-def test_slices_of_tpus(fsdp: int, slices_of_a_row: int):
+def test_slices_of_tpus(fsdp: int, slices_of_a_row: int, monkeypatch: pytest.MonkeyPatch):
     chips.answer_libtpu()
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # beside another program that has it
     mesh = make_mesh(fsdp=fsdp, devices=topologies.get_topology_desc("v5e:4x4", "tpu", num_slices=2).devices)
     assert mesh.size == 32
     for row in mesh.devices:
