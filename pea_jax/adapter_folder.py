@@ -43,7 +43,7 @@ pipe(**adapter.encode(pipe, "...")).images[0].save("picture.png")
 
 | | |
 |---|---|
-| language | {language} |
+| language | {languages} |
 | base model | `{base_model}` |
 | text encoder | `{encoder}` |
 | training data | {data} |
@@ -165,6 +165,7 @@ def card(description: dict[str, Any], parameters: int) -> str:
         data=", ".join(f"`{pathlib.Path(name).name}`" for name in training["data"]["train"].split()),
         base_model=description["base_model"],
         language=description["language"],
+        languages=", ".join(_languages(description)),
         parameters=parameters,
         encoder=encoder["id"],
         context_length=encoder["context_length"],
@@ -179,14 +180,20 @@ def card(description: dict[str, Any], parameters: int) -> str:
 
 def front_matter(description: dict[str, Any]) -> str:
     """What the Hub reads of a card; a base model only if it can be found there."""
-    base_model, language = description.get("base_model"), description.get("language")
+    base_model, languages = description.get("base_model"), _languages(description)
     lines = ["---", "library_name: pea_jax", "pipeline_tag: text-to-image"]
     if licence := description.get("license"):
         lines.append(f"license: {licence}")
     if base_model and REPO_ID.fullmatch(base_model) and not is_here(base_model):
         lines += [f"base_model: {base_model}", "base_model_relation: adapter"]
-    lines += ["language:", f'- "{language}"'] if language else []  # a bare no would be false
+    lines += ["language:", *(f'- "{language}"' for language in languages)] if languages else []  # a bare no is false
     return "\n".join([*lines, "tags:", "- text-to-image", "- pea-diffusion", "---", ""])
+
+
+def _languages(description: dict[str, Any]) -> list[str]:
+    """The adapter's own first, and then those that it was trained on beside; none if they are not known."""
+    beside = description.get("training", {}).get("data", {}).get("more_languages", "")
+    return list(dict.fromkeys([description["language"], *beside.split()])) if "language" in description else []
 
 
 def _stated(licence: str | None) -> dict[str, str]:

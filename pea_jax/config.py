@@ -37,7 +37,7 @@ LEAST = {
     ),
     0: (
         "seed", "linear_start", "loss.noise", "loss.output", "loss.features", "loss.conditioning", "loss.contrast",
-        "noise_offset", "condition_dropout", "ema_decay", "data.english_variants", "data.max_bad_rate", "data.timeout",
+        "noise_offset", "condition_dropout", "ema_decay", "data.max_bad_rate", "data.timeout",
         "optimizer.learning_rate", "optimizer.end_learning_rate", "optimizer.warmup_steps", "optimizer.b1",
         "optimizer.b2", "optimizer.weight_decay", "optimizer.clip_norm", "sample.seed",
         "evaluation.seen", "evaluation.seed",
@@ -69,7 +69,7 @@ def base(language: str) -> ConfigDict:
                 english="",  # more of them, of which nothing but the English captions is used, for the student too
                 validation="",
                 caption_variants=1,  # 1: the caption; more: it with some of the keywords
-                english_variants=0,  # so many more, in English for the student too
+                more_languages="",  # one more caption in each, "en uk": English is English for the student too
                 # Fields of a sample's record, the first with text is taken; {language} stands for the language.
                 caption_fields=dict(
                     native="",  # of the language's own culture, learnt from the picture; several with spaces between
@@ -171,7 +171,7 @@ def emoji(language: str) -> ConfigDict:
     # Held out: the adapter meets these in English, as the model did, and is never told what they are called otherwise.
     config.data.english = config.data.validation = "assets/emoji/emoji-val-00000.tar"
     config.data.caption_variants = 3
-    config.data.english_variants = 1
+    config.data.more_languages = "en"
     config.linear_start = 64
     config.data.missing_caption = "error"
     config.data.cleaning = "none"

@@ -23,6 +23,7 @@ DESCRIPTION = dict(id="intfloat/encoder", context_length=24, pad_token="<pad>")
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     """An adapter directory of a training on shards of this machine, with a sheet of samples."""
     settings = config.sdxl("ru", "intfloat/encoder")
+    settings.data.more_languages = "en ru uk"
     settings.data.train = "somewhere/private/ru-{00000..00009}.tar more/b.tar"
     adapter = PEAdapter(AdapterDims(input_dim=4, hidden_dim=5, pooled_dim=6, output_dim=7), rngs=nnx.Rngs(0))
     encoder = types.SimpleNamespace(describe=lambda: dict(DESCRIPTION))
@@ -79,14 +80,14 @@ def test_the_card_says_what_it_is(folder: pathlib.Path):
         license="openrail++",
         base_model="stabilityai/stable-diffusion-xl-base-1.0",
         base_model_relation="adapter",
-        language=["ru"],
+        language=["ru", "en", "uk"],
         tags=["text-to-image", "pea-diffusion"],
     )
     for line in (
         "| text encoder | `intfloat/encoder` |",
         "| base model | `stabilityai/stable-diffusion-xl-base-1.0` |",
         "| training data | `ru-{00000..00009}.tar`, `b.tar` |",
-        "| language | ru |",
+        "| language | ru, en, uk |",
         "| licence | openrail++ |",
         "pip install -e '.[hub]'",
         "StableDiffusionXLPipeline.from_pretrained(",

@@ -1,5 +1,6 @@
 """The texts that one picture is asked for with: which field of the record they come from, and with which keywords."""
 
+import collections
 import dataclasses
 import enum
 import hashlib
@@ -47,9 +48,9 @@ class CaptionRules:
     is native if its caption comes from a field of `native`, unless the record says otherwise in its field `native`; one
     with nothing but an English caption is a parallel pair.
 
-    `cleaning` is a name in `text_cleaning.CLEANINGS`; English is cleaned as "plain", or not at all by "none".
-    `variants` captions are made in the language, and `english_variants` in English for both sides, with `seed` as in
-    `caption_variants`.
+    `cleaning` is a name in `text_cleaning.CLEANINGS`; other languages are cleaned as "plain", or not at all by "none".
+    `variants` captions are made in the language, and one more for each of `more_languages`, with `seed` as in
+    `caption_variants`; a language named twice gives two.
     """
 
     language: str
@@ -59,7 +60,7 @@ class CaptionRules:
     keywords: str = "keywords_{language}"
     cleaning: str = "none"
     variants: int = 1
-    english_variants: int = 0
+    more_languages: tuple[str, ...] = ()
     seed: int = 0
 
     def choose(self, sample: Sample) -> Chosen:
@@ -75,7 +76,14 @@ class CaptionRules:
 
     def english_text(self, sample: Sample) -> str:
         """The teacher's caption, "" if there is none."""
-        return _text(sample.record.get(self.english), _of_english(self.cleaning))
+        return _text(sample.record.get(self.english), self._cleaning_of("en"))
+
+    def text_in(self, sample: Sample, language: str) -> str:
+        """The caption in one of `more_languages`, "" if there is none."""
+        if language == "en":
+            return self.english_text(sample)
+        found = (_text(sample.record.get(name), self._cleaning_of(language)) for name in self.names_in(language))
+        return next(filter(None, found), "")
 
     def text(self, sample: Sample, language: str) -> str:
         """The teacher's caption for "en", else the one in the language itself.
@@ -94,14 +102,15 @@ class CaptionRules:
 
     def keywords_of(self, sample: Sample, language: str) -> list[str]:
         """The field of keywords in that language, a list of texts; data without keywords has none."""
-        found = sample.record.get(self.keywords.format(language=language))
-        rule = _of_english(self.cleaning) if language == "en" else self.cleaning
+        found = sample.record.get(self.keywords_in(language))
+        rule = self._cleaning_of(language)
         return [text for word in found if (text := _text(word, rule))] if isinstance(found, list) else []
 
     def __call__(self, sample: Sample) -> Captions:
-        """What the student and the teacher are asked: `variants` in the language, then `english_variants` in English.
+        """What the student and the teacher are asked: `variants` in the language, then those of `more_languages`.
 
-        A native sample without an English caption gets all of them in the language, and empty ones for the teacher.
+        What a sample does not have in one of these it is asked for in its own once more. A native sample without an
+        English caption gets empty ones for the teacher.
 
         Raises:
           BadSample: the sample has no caption at all, or is not native and has none in English.
@@ -113,17 +122,31 @@ class CaptionRules:
             raise self._lacks(sample, self.english)
         language = "en" if chosen.kind is Kind.ENGLISH else self.language
         own = (chosen.text, self.keywords_of(sample, language))
-        if not english:
-            count = self.variants + self.english_variants
-            return Captions(self._make(sample, *own, count), [""] * count, True)
-        both = (english, self.keywords_of(sample, "en"))
-        shared = self._make(sample, *both, self.english_variants)
-        student, teacher = self._make(sample, *own, self.variants), self._make(sample, *both, self.variants)
-        return Captions(student + shared, teacher + shared, chosen.native)
+        told = (english, self.keywords_of(sample, "en"))
+        student, teacher = self._make(sample, *own, self.variants), self._make(sample, *told, self.variants)
+        for other, count in collections.Counter(self.more_languages).items():
+            text = self.text_in(sample, other)
+            student += self._make(sample, *((text, self.keywords_of(sample, other)) if text else own), count)
+            teacher += self._make(sample, *told, count)
+        return Captions(student, teacher if english else [""] * len(student), chosen.native)
 
     def names(self) -> list[str]:
         """The fields in which the student's caption is looked for, in order."""
         return [field.format(language=self.language) for field in (*self.native, *self.translated, self.english)]
+
+    def names_in(self, language: str) -> list[str]:
+        """The fields in which a caption in one of `more_languages` is looked for, in order."""
+        if language == "en":
+            return [self.english]
+        fields = (*self.native, *self.translated)
+        return [field.format(language=language) for field in fields if "{language}" in field]
+
+    def keywords_in(self, language: str) -> str:
+        """The field of keywords in a language."""
+        return self.keywords.format(language=language)
+
+    def _cleaning_of(self, language: str) -> str:
+        return self.cleaning if language == self.language or self.cleaning == "none" else "plain"
 
     def _make(self, sample: Sample, name: str, keywords: list[str], count: int) -> list[str]:
         return caption_variants(name, keywords, count=count, key=sample.key, seed=self.seed)
@@ -158,10 +181,6 @@ def _text(found: Any, rule: str) -> str:
     # JSON may hold half of a surrogate pair, which can be neither hashed nor tokenized
     text = cleaning(rule)(found.encode(errors="ignore").decode())
     return text if text.strip() else ""
-
-
-def _of_english(rule: str) -> str:
-    return "none" if rule == "none" else "plain"
 
 
 def _flag(found: Any, default: bool) -> bool:

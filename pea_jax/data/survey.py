@@ -4,6 +4,7 @@ Filters, buckets and counts are arithmetic on it. It is kept part by part (shard
 interrupted goes on where it was, and a part that changed is gone through again alone.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -39,7 +40,7 @@ ROW = np.dtype(
         ("bad", "u1"),  # `Bad`
     ]
 )
-_VERSION = 1  # of the format
+_VERSION = 2  # of the format
 _CHUNK = 256  # samples a task of a thread
 _NAMED = 100  # bad samples of a part whose message is kept
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -56,10 +57,12 @@ class Bad(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """`rows` [N] of dtype `ROW`, 16 bytes a sample; `bad` names the first bad samples of each part."""
+    """`rows` [N] of dtype `ROW`, 16 bytes a sample; `bad` names the first bad samples of each part, and `told` says how
+    many samples have a caption in each of the rules' `more_languages`."""
 
     rows: np.ndarray
     bad: list[str]
+    told: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,24 +75,26 @@ class Surveyor:
 
     def key(self) -> str:
         """Another one wherever another row could come out."""
-        names = ("language", "native", "translated", "english", "cleaning")
+        names = ("language", "native", "translated", "english", "cleaning", "more_languages")
         rules = {name: getattr(self.captions, name) for name in names}
         text = json.dumps([_VERSION, rules, self.aesthetic_field, self.watermark_field])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def look(self, source: Source, numbers: range) -> Survey:
         """The survey of these samples."""
-        rows, bad = np.zeros(len(numbers), ROW), []
+        rows, bad, told = np.zeros(len(numbers), ROW), [], collections.Counter[str]()
+        languages = set(self.captions.more_languages)
         for place, number in enumerate(numbers):
             kind = Bad.SAMPLE
             try:
                 sample = source.head(number)
                 kind = Bad.IMAGE
                 rows[place] = self._row(sample, *_size(source, number, sample))
+                told.update(language for language in languages if self.captions.text_in(sample, language))
             except BadSample as error:
                 rows[place]["bad"] = kind
                 bad.append(str(error))
-        return Survey(rows, bad)
+        return Survey(rows, bad, dict(told))
 
     def _row(self, sample: Sample, width: int, height: int) -> tuple[Any, ...]:
         if max(width, height) > _LARGEST:
@@ -116,7 +121,7 @@ def take_survey(source: Source, surveyor: Surveyor, *, cache_dir: str | None = N
         kept_files.write(places[number], _pack(parts[number], made))
         surveys[number] = made
     found = [survey for survey in surveys if survey is not None]
-    return Survey(np.concatenate([np.zeros(0, ROW), *(survey.rows for survey in found)]), _listed(found))
+    return _joined(found)
 
 
 def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_threads: int) -> Iterator[Survey]:
@@ -131,8 +136,8 @@ def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_thread
             for look in pool.map(functools.partial(surveyor.look, source), chunks):
                 looks.append(look)
                 bar.advance(task, len(look.rows))
-            rows = [np.zeros(0, ROW), *(look.rows for look in looks)]
-            yield Survey(np.concatenate(rows), _listed(looks)[:_NAMED])
+            made = _joined(looks)
+            yield dataclasses.replace(made, bad=made.bad[:_NAMED])
 
 
 def _size(source: Source, number: int, head: Sample) -> tuple[int, int]:
@@ -142,12 +147,15 @@ def _size(source: Source, number: int, head: Sample) -> tuple[int, int]:
     return source[number].open().size
 
 
-def _listed(surveys: list[Survey]) -> list[str]:
-    return [text for survey in surveys for text in survey.bad]
+def _joined(surveys: list[Survey]) -> Survey:
+    rows = np.concatenate([np.zeros(0, ROW), *(survey.rows for survey in surveys)])
+    told = sum((collections.Counter(survey.told) for survey in surveys), collections.Counter[str]())
+    return Survey(rows, [text for survey in surveys for text in survey.bad], dict(told))
 
 
 def _pack(part: Part, survey: Survey) -> bytes:
-    return save({"rows": survey.rows.view(np.uint8)}, {"stamp": part.stamp, "bad": json.dumps(survey.bad)})
+    metadata = dict(stamp=part.stamp, bad=json.dumps(survey.bad), told=json.dumps(survey.told))
+    return save({"rows": survey.rows.view(np.uint8)}, metadata)
 
 
 def _read(part: Part, paths: list[pathlib.Path]) -> Survey | None:
@@ -155,7 +163,8 @@ def _read(part: Part, paths: list[pathlib.Path]) -> Survey | None:
         with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
             if metadata["stamp"] == part.stamp:
-                return Survey(file.get_tensor("rows").view(ROW), json.loads(metadata["bad"]))
+                rows = file.get_tensor("rows").view(ROW)
+                return Survey(rows, json.loads(metadata["bad"]), json.loads(metadata["told"]))
     return None
 
 

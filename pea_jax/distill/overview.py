@@ -27,6 +27,8 @@ def tables(config: ConfigDict, chosen: TrainingSet) -> Iterator[Table]:
     yield _sets(config, chosen)
     yield _filters(chosen)
     yield _captions(config, chosen)
+    if config.data.more_languages.split():
+        yield _more_languages(config, chosen)
     yield _buckets(config, chosen)
     if chosen.survey.bad:
         yield _bad(chosen.survey.bad)
@@ -69,6 +71,16 @@ def _captions(config: ConfigDict, chosen: TrainingSet) -> Table:
         native = rows["native"][rows["caption"] == kind]
         counts = np.count_nonzero(native), np.count_nonzero(~native)
         table.add_row(kind.name.lower(), where, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _more_languages(config: ConfigDict, chosen: TrainingSet) -> Table:
+    table, rules = (
+        _table("One more caption in each, of all samples", "language", "fields", "samples"),
+        caption_rules(config),
+    )
+    for language in dict.fromkeys(rules.more_languages):
+        table.add_row(language, ", ".join(rules.names_in(language)), f"{chosen.survey.told.get(language, 0):,}")
     return table
 
 

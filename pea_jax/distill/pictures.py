@@ -76,7 +76,7 @@ def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
     Raises:
       PeaError: a shard is missing or damaged, or most of the captions are absent.
     """
-    rules = dataclasses.replace(caption_rules(config), variants=1, english_variants=0)
+    rules = dataclasses.replace(caption_rules(config), variants=1, more_languages=())
     train = data_of(config, "train")
     held_out = _first(config.data.validation, rules, config.sample.count // 2) if config.data.validation else []
     captions = _first(train, rules, config.sample.count - len(held_out)) + held_out

@@ -95,16 +95,19 @@ def _open(config: ConfigDict) -> tuple[Source, int]:
     if not data.english.split():
         return source, 0
     english = open_source(data.english, data.cache_dir or None)
-    own = {*rules.names(), rules.keywords.format(language=rules.language), "native"} - {rules.english}
-    return JoinedSource([source, EnglishAlone(english, own)]), len(english)
+    hidden = {*rules.names(), "native"}
+    for language in {rules.language, *rules.more_languages} - {"en"}:
+        hidden |= {*rules.names_in(language), rules.keywords_in(language)}
+    return JoinedSource([source, EnglishAlone(english, hidden - {rules.english})]), len(english)
 
 
 def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
     """Refuse a set that is not worth a run.
 
     Raises:
-      PeaError: more samples are bad than `config.data.max_bad_rate` allows, none has a caption in the language, one
-        has none where `config.data.missing_caption` calls that an error, or no sample is left.
+      PeaError: more samples are bad than `config.data.max_bad_rate` allows, none has a caption in the language
+        or in one of the others, one has none where `config.data.missing_caption` calls that an error, or no sample is
+        left.
     """
     train, limit, rows = config.data.train, config.data.max_bad_rate, chosen.survey.rows
     bad = np.count_nonzero(rows["bad"])
@@ -112,6 +115,7 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
         first = f"the first: {chosen.survey.bad[0]}"
         raise PeaError(f"{train}: {bad} of {len(rows)} samples are bad, config.data.max_bad_rate={limit}; {first}")
     _check_language(caption_rules(config), rows, train)
+    _check_more_languages(caption_rules(config), chosen.survey, train)
     _check_each_caption(config, chosen)
     if not chosen.kept.any():
         reasons = ", ".join(f"{name}: {count}" for name, count in chosen.removed.items() if count)
@@ -150,6 +154,16 @@ def _check_language(captions: CaptionRules, rows: np.ndarray, train: str) -> Non
         )
 
 
+def _check_more_languages(captions: CaptionRules, survey: Survey, train: str) -> None:
+    for language in captions.more_languages:
+        if language not in survey.told and not np.all(survey.rows["bad"]):
+            fields = " or ".join(captions.names_in(language)) or "none of config.data.caption_fields has {language}"
+            raise PeaError(
+                f"{train}: no sample has text in a field of {language!r} ({fields}); take it out of "
+                "config.data.more_languages, or set config.data.caption_fields"
+            )
+
+
 def _check_each_caption(config: ConfigDict, chosen: TrainingSet) -> None:
     rule, rows = config.data.missing_caption, chosen.survey.rows
     if rule not in ("english", "error"):
@@ -178,7 +192,7 @@ def caption_rules(config: ConfigDict) -> CaptionRules:
         keywords=fields.keywords,
         cleaning=config.data.cleaning,
         variants=config.data.caption_variants,
-        english_variants=config.data.english_variants,
+        more_languages=tuple(config.data.more_languages.split()),
         seed=config.seed,
     )
 

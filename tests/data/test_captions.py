@@ -67,12 +67,27 @@ def test_parallel_captions():
     assert made == (["щи", "щи"], ["cabbage soup", "cabbage soup, soup"], False)
 
 
-def test_english_variants_are_english_on_both_sides():
-    made = CaptionRules("ru", english_variants=2)(sample(**PAIR))
-    assert made.student == ["щи", "cabbage soup", "cabbage soup, soup"]
-    assert made.teacher == ["cabbage soup", "cabbage soup", "cabbage soup, soup"]
-    native = CaptionRules("ru", english_variants=1)(sample(caption_ru="щи", native=True))
-    assert native == (["щи", "щи"], ["", ""], True)
+def test_one_more_caption_in_each_language():
+    """English is English for the student too; what a sample lacks is asked for in its own language."""
+    made = CaptionRules("ru", more_languages=("en", "uk", "it", "en"))(sample(**PAIR, caption_uk="капусняк"))
+    assert made.student == ["щи", "cabbage soup", "cabbage soup, soup", "капусняк", "щи"]
+    assert made.teacher == ["cabbage soup", "cabbage soup", "cabbage soup, soup", "cabbage soup", "cabbage soup"]
+    native = CaptionRules("ru", more_languages=("en", "uk"))(sample(caption_ru="щи", caption_uk="борщ", native=True))
+    assert native == (["щи", "щи", "борщ"], ["", "", ""], True)
+
+
+def test_fields_of_more_languages():
+    """Those with a place for the language in their name, in the order of the language's own; cleaned as plain."""
+    rules = CaptionRules(
+        "zh",
+        native=("text", "own_{language}"),
+        translated=("to_{language}",),
+        cleaning="chinese",
+        more_languages=("uk", "uk"),
+    )
+    record = dict(text="汤&nbsp;soup", caption_en="soup", own_uk=" ", to_uk="борщ&nbsp;", keywords_uk=["суп&nbsp;"])
+    assert rules(sample(**record)).student == ["汤", "борщ", "борщ, суп"]
+    assert rules.names_in("uk") == ["own_uk", "to_uk"] and rules.names_in("en") == ["caption_en"]
 
 
 def test_native_sample_needs_no_english():

@@ -101,6 +101,15 @@ def test_bad_samples_are_named_and_left_at_zero(tmp_path):
     assert all(f"a.tar: sample {number}: " in survey.bad[number - 1] for number in (2, 3, 4, 5))
 
 
+def test_captions_in_more_languages_are_counted(tmp_path):
+    """Over all parts, and kept with them."""
+    surveyor = Surveyor(CaptionRules("ru", more_languages=("en", "uk", "uk", "it")))
+    source = Source(tmp_path, (png(), PAIR), (png(), PAIR), (png(), dict(caption_ru="щи", caption_uk="борщ")))
+    for _ in range(2):
+        assert take_survey(source, surveyor).told == {"en": 2, "uk": 1}
+    assert source.reads == [1, 1, 1]
+
+
 def test_made_once_part_by_part(tmp_path):
     """Kept beside the data; after an interruption only what is missing is read."""
     samples = [(png(size=(number + 1, 5)), PAIR) for number in range(3)]

@@ -92,6 +92,24 @@ def test_shards_of_which_english_alone_is_used(config, write_shard):  # noqa: F8
         training_set(config)
 
 
+def test_more_languages(config, write_shard):  # noqa: F811
+    """None of them may be missing everywhere; shards of which English alone is used say nothing in these either."""
+    config.data.english = write_shard("b.tar", {"x": members(caption_uk="борщ")})
+    write_shard("a.tar", {"a": members(caption_uk="капусняк"), "b": members()})
+    config.data.caption_variants, config.data.more_languages = 1, "en uk"
+    chosen, rules = training_set(config), caption_rules(config)
+    assert chosen.survey.told == {"en": 3, "uk": 1}
+    students = [rules(chosen.source[row]).student for row in range(3)]
+    assert students == [["щи", "soup", "капусняк"], ["щи", "soup", "щи"], ["soup", "soup", "soup"]]
+    assert [rules(chosen.source[row]).teacher for row in range(3)] == [["soup"] * 3] * 3
+    config.data.more_languages = "en it"
+    with pytest.raises(PeaError, match=r"a\.tar: no sample has text in a field of 'it' \(caption_it\); take it out of"):
+        training_set(config)
+    config.data.caption_fields.translated = "caption_ru"
+    with pytest.raises(PeaError, match=r"of 'it' \(none of config\.data\.caption_fields has \{language\}\)"):
+        training_set(config)
+
+
 def test_the_demo_holds_names_out_and_nothing_else():
     """Every concept is trained on, the held-out ones without a word of the language."""
     config = configs.emoji("ru")
