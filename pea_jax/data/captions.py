@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import enum
 import hashlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pea_jax.data.samples import Sample
@@ -23,9 +24,10 @@ class Kind(enum.IntEnum):
 
 
 class Chosen(NamedTuple):
-    """A sample's caption for the student; `native`: learnt from the picture, else from the teacher."""
+    """A sample's own caption, for the student; `native`: learnt from the picture, else from the teacher."""
 
     kind: Kind
+    language: str
     field: str
     text: str
     native: bool
@@ -44,9 +46,10 @@ class CaptionRules:
     """What a record's captions are called, and what is made of them.
 
     The first field that has text after cleaning is taken: those of `native`, of `translated`, and last the English one,
-    as published (PEA-Diffusion, utils/custom_dataset_sdxl.py). `{language}` in a name stands for the language. A sample
-    is native if its caption comes from a field of `native`, unless the record says otherwise in its field `native`; one
-    with nothing but an English caption is a parallel pair.
+    as published (PEA-Diffusion, utils/custom_dataset_sdxl.py). `{language}` in a name stands for the language; before
+    the English field it stands for each of `more_languages`, too. A sample is native if its caption comes from a field
+    of `native`, unless the record says otherwise in its field `native`; one with nothing but an English caption is a
+    parallel pair.
 
     `cleaning` is a name in `text_cleaning.CLEANINGS`; other languages are cleaned as "plain", or not at all by "none".
     `variants` captions are made in the language, and one more for each of `more_languages`, with `seed` as in
@@ -64,40 +67,34 @@ class CaptionRules:
     seed: int = 0
 
     def choose(self, sample: Sample) -> Chosen:
-        """The student's caption; of kind NONE, with no text, if the record has none of the fields."""
-        for kind, fields in ((Kind.NATIVE, self.native), (Kind.TRANSLATED, self.translated)):
-            for field in fields:
-                name = field.format(language=self.language)
-                if text := _text(sample.record.get(name), self.cleaning):
-                    return Chosen(kind, name, text, _flag(sample.record.get("native"), kind is Kind.NATIVE))
+        """The sample's own caption; of kind NONE, with no text, if the record has none of the fields."""
+        for language in self.languages():
+            for kind, fields in ((Kind.NATIVE, self.native), (Kind.TRANSLATED, self.translated)):
+                for name in self._names(fields, language):
+                    if text := _text(sample.record.get(name), self._cleaning_of(language)):
+                        native = _flag(sample.record.get("native"), kind is Kind.NATIVE)
+                        return Chosen(kind, language, name, text, native)
         if text := self.english_text(sample):
-            return Chosen(Kind.ENGLISH, self.english, text, False)
-        return Chosen(Kind.NONE, "", "", False)
+            return Chosen(Kind.ENGLISH, "en", self.english, text, False)
+        return Chosen(Kind.NONE, "", "", "", False)
 
     def english_text(self, sample: Sample) -> str:
         """The teacher's caption, "" if there is none."""
         return _text(sample.record.get(self.english), self._cleaning_of("en"))
 
     def text_in(self, sample: Sample, language: str) -> str:
-        """The caption in one of `more_languages`, "" if there is none."""
-        if language == "en":
-            return self.english_text(sample)
+        """The caption in one of the languages, "" if there is none."""
         found = (_text(sample.record.get(name), self._cleaning_of(language)) for name in self.names_in(language))
         return next(filter(None, found), "")
 
     def text(self, sample: Sample, language: str) -> str:
-        """The teacher's caption for "en", else the one in the language itself.
+        """The caption in one of the languages, or for "en" the teacher's.
 
         Raises:
           BadSample: there is none.
         """
-        if language == "en":
-            found, fields = self.english_text(sample), self.english
-        else:
-            chosen, fields = self.choose(sample), " or ".join(self.names()[:-1])
-            found = "" if chosen.kind is Kind.ENGLISH else chosen.text
-        if not found:
-            raise self._lacks(sample, fields)
+        if not (found := self.text_in(sample, language)):
+            raise self._lacks(sample, " or ".join(self.names_in(language)))
         return found
 
     def keywords_of(self, sample: Sample, language: str) -> list[str]:
@@ -109,8 +106,8 @@ class CaptionRules:
     def __call__(self, sample: Sample) -> Captions:
         """What the student and the teacher are asked: `variants` in the language, then those of `more_languages`.
 
-        What a sample does not have in one of these it is asked for in its own once more. A native sample without an
-        English caption gets empty ones for the teacher.
+        What a sample does not have in one of these it is asked for by its own caption once more. A native sample
+        without an English caption gets empty ones for the teacher.
 
         Raises:
           BadSample: the sample has no caption at all, or is not native and has none in English.
@@ -120,8 +117,7 @@ class CaptionRules:
             raise self._lacks(sample, " or ".join(self.names()))
         if not english and not chosen.native:
             raise self._lacks(sample, self.english)
-        language = "en" if chosen.kind is Kind.ENGLISH else self.language
-        own = (chosen.text, self.keywords_of(sample, language))
+        own = (chosen.text, self.keywords_of(sample, chosen.language))
         told = (english, self.keywords_of(sample, "en"))
         student, teacher = self._make(sample, *own, self.variants), self._make(sample, *told, self.variants)
         for other, count in collections.Counter(self.more_languages).items():
@@ -132,18 +128,32 @@ class CaptionRules:
 
     def names(self) -> list[str]:
         """The fields in which the student's caption is looked for, in order."""
-        return [field.format(language=self.language) for field in (*self.native, *self.translated, self.english)]
+        return [*(name for language in self.languages() for name in self.names_in(language)), self.english]
+
+    def names_of(self, kind: Kind) -> list[str]:
+        """The fields in which captions of a kind are looked for, in order."""
+        if kind is Kind.ENGLISH:
+            return [self.english]
+        fields = self.native if kind is Kind.NATIVE else self.translated
+        return [name for language in self.languages() for name in self._names(fields, language)]
 
     def names_in(self, language: str) -> list[str]:
-        """The fields in which a caption in one of `more_languages` is looked for, in order."""
-        if language == "en":
-            return [self.english]
-        fields = (*self.native, *self.translated)
-        return [field.format(language=language) for field in fields if "{language}" in field]
+        """The fields in which a caption in one of the languages is looked for, in order."""
+        return [self.english] if language == "en" else self._names((*self.native, *self.translated), language)
 
     def keywords_in(self, language: str) -> str:
         """The field of keywords in a language."""
         return self.keywords.format(language=language)
+
+    def languages(self) -> list[str]:
+        """The language, and those of `more_languages` but English, which has a field of its own."""
+        more = [language for language in self.more_languages if language != "en"]
+        return list(dict.fromkeys([self.language, *more]))
+
+    def _names(self, fields: Iterable[str], language: str) -> list[str]:
+        """What is called the same in every language is in the first."""
+        every = language == self.language
+        return [field.format(language=language) for field in fields if every or "{language}" in field]
 
     def _cleaning_of(self, language: str) -> str:
         return self.cleaning if language == self.language or self.cleaning == "none" else "plain"

@@ -60,17 +60,11 @@ def _filters(chosen: TrainingSet) -> Table:
 
 def _captions(config: ConfigDict, chosen: TrainingSet) -> Table:
     rules, rows = caption_rules(config), chosen.survey.rows[chosen.kept]
-    names = rules.names()
-    fields = {
-        Kind.NATIVE: ", ".join(names[: len(rules.native)]),
-        Kind.TRANSLATED: ", ".join(names[len(rules.native) : -1]),
-        Kind.ENGLISH: names[-1],
-    }
     table = _table("The student's caption, of the samples used", "from", "fields", "native", "parallel pairs")
-    for kind, where in fields.items():
+    for kind in (Kind.NATIVE, Kind.TRANSLATED, Kind.ENGLISH):
         native = rows["native"][rows["caption"] == kind]
         counts = np.count_nonzero(native), np.count_nonzero(~native)
-        table.add_row(kind.name.lower(), where, *(f"{count:,}" for count in counts))
+        table.add_row(kind.name.lower(), ", ".join(rules.names_of(kind)), *(f"{count:,}" for count in counts))
     return table
 
 

@@ -95,9 +95,7 @@ def _open(config: ConfigDict) -> tuple[Source, int]:
     if not data.english.split():
         return source, 0
     english = open_source(data.english, data.cache_dir or None)
-    hidden = {*rules.names(), "native"}
-    for language in {rules.language, *rules.more_languages} - {"en"}:
-        hidden |= {*rules.names_in(language), rules.keywords_in(language)}
+    hidden = {*rules.names(), *map(rules.keywords_in, rules.languages()), "native"}
     return JoinedSource([source, EnglishAlone(english, hidden - {rules.english})]), len(english)
 
 

@@ -76,6 +76,20 @@ def test_one_more_caption_in_each_language():
     assert native == (["щи", "щи", "борщ"], ["", "", ""], True)
 
 
+def test_a_sample_of_another_language():
+    """Its own caption is in the first of the languages that it has; English is the last."""
+    rules = CaptionRules("ru", native=("own_{language}",), more_languages=("en", "uk", "it"))
+    chosen = rules.choose(sample(caption_en="soup", caption_it="zuppa", caption_uk="борщ"))
+    assert (chosen.kind, chosen.language, chosen.field) == (Kind.TRANSLATED, "uk", "caption_uk")
+    made = rules(sample(caption_en="soup", caption_it="zuppa"))
+    assert made == (["zuppa", "soup", "zuppa", "zuppa"], ["soup"] * 4, False)
+    native = rules(sample(own_it="zuppa"))
+    assert native == (["zuppa"] * 4, [""] * 4, True)
+    assert rules.names() == ["own_ru", "caption_ru", "own_uk", "caption_uk", "own_it", "caption_it", "caption_en"]
+    with pytest.raises(PeaError, match="no text in field own_ru or caption_ru; add it"):
+        rules.text(sample(caption_uk="борщ"), "ru")
+
+
 def test_fields_of_more_languages():
     """Those with a place for the language in their name, in the order of the language's own; cleaned as plain."""
     rules = CaptionRules(
@@ -163,4 +177,4 @@ def test_a_caption_that_cleaning_empties_is_none():
     """As published: a Chinese field without a Chinese character is passed over."""
     rules = CaptionRules("zh", native=("caption_ori",), cleaning="chinese")
     chosen = rules.choose(sample(caption_ori="buy now 50%", caption_zh="蘋果 pie", caption_en="apple pie"))
-    assert chosen == (Kind.TRANSLATED, "caption_zh", "苹果", False)
+    assert chosen == (Kind.TRANSLATED, "zh", "caption_zh", "苹果", False)
