@@ -1,6 +1,7 @@
 """Samplers against PyTorch diffusers on the same noise and the same model."""
 
 import itertools
+import json
 
 import diffusers
 import jax
@@ -130,6 +131,31 @@ def test_without_signal_at_the_end_equals_diffusers(name, same_noise):
 )
 def test_options_equal_diffusers(name, steps, options, same_noise):
     check(name, SDXL | options, steps, same_noise)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("DDPMScheduler", [{}, {"variance_type": "fixed_large_log"}]),
+        ("UniPCMultistepScheduler", [{"solver_type": "bh1"}, {"solver_type": "bh2"}]),
+        ("PNDMScheduler", [{"skip_prk_steps": True}]),
+        ("HeunDiscreteScheduler", [{"use_karras_sigmas": True}]),
+    ],
+)
+@pytest.mark.parametrize("name", TORCH)
+def test_the_file_of_another_class_equals_diffusers(name, kind, options, same_noise, tmp_path):
+    """Base models come with any scheduler, and the one to draw with is chosen apart."""
+    betas = {field: value for field, value in SDXL.items() if field.startswith("beta")}
+    for option in options:
+        getattr(diffusers, kind)(**betas, **option).save_pretrained(tmp_path)
+        check(name, json.loads((tmp_path / "scheduler_config.json").read_text()), 20, same_noise)
+
+
+def test_dpmsolver_from_the_file_of_deis():
+    """diffusers 0.42 means to take its algorithm for its own, and then refuses the default of `final_sigmas_type`."""
+    deis = {"algorithm_type": "deis", "solver_type": "logrho"}
+    tables = [make_sampler("dpmsolver++", SchedulerConfig.from_dict(SDXL | options), 20) for options in (deis, {})]
+    assert all(map(np.array_equal, *map(jax.tree.leaves, tables)))
 
 
 @pytest.mark.parametrize("original", [50, 40, 7])
