@@ -61,7 +61,7 @@ def load_models(config: ConfigDict, mesh: Mesh) -> FrozenModels:
             f"{encoders.vae.config.latent_channels}; use the base model, the adapter then goes with its inpainting "
             "version too"
         )
-    return FrozenModels(**vars(encoders), unet=unet, scheduler=SchedulerConfig.from_pretrained(base.configs))
+    return FrozenModels(**vars(encoders), unet=unet, scheduler=SchedulerConfig.of_base(base))
 
 
 def load_encoders(config: ConfigDict, mesh: Mesh) -> Encoders:

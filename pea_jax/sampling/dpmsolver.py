@@ -7,14 +7,17 @@ from pea_jax.sampling.sampler import Sampler, denoised_factors
 from pea_jax.sampling.timesteps import following, karras, spaced_apart_from_last, timesteps_of
 
 OFF = ("use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting", "thresholding")
+# The first of each is meant: the others are in the files of DEIS, UniPC and DDPM, and diffusers reads them so.
+ALGORITHMS, SOLVERS = ("dpmsolver++", "deis"), ("midpoint", "logrho", "bh1", "bh2")
+VARIANCES = (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
 
 
 def dpmsolver(config: SchedulerConfig, steps: int) -> Sampler:
     """`sample` is variance preserving."""
-    config.require({"algorithm_type": ("dpmsolver++",), "solver_order": (2,), "solver_type": ("midpoint",)})
+    config.require({"algorithm_type": ALGORITHMS, "solver_order": (2,), "solver_type": SOLVERS})
     config.require({name: (False,) for name in OFF})
     config.require({name: (False, None) for name in ("use_exponential_sigmas", "use_beta_sigmas")})
-    config.require({"lambda_min_clipped": (-float("inf"),), "variance_type": (None,)})
+    config.require({"lambda_min_clipped": (-float("inf"),), "variance_type": VARIANCES})
     table = NoiseSchedule.from_config(config).sigmas
     timesteps = spaced_apart_from_last(config, len(table), steps)
     sigma = np.interp(timesteps, np.arange(len(table)), table)

@@ -131,7 +131,7 @@ class TextToImage:
         return cls(
             unet,
             load_vae(base.weights, config=base.configs, **where),
-            SchedulerConfig.from_pretrained(base.configs),
+            SchedulerConfig.of_base(base),
             mesh,
             None if controlnet is None else load_controlnet(controlnet, **where),
         )

@@ -10,6 +10,8 @@ import numpy as np
 
 from pea_jax.errors import PeaError
 from pea_jax.models.config_fields import check_numbers, check_whole
+from pea_jax.weights.locations import BaseModel
+from pea_jax.weights.single_file import stated_schedule
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "beta_schedule": ("linear", "scaled_linear"),
@@ -99,6 +101,16 @@ class SchedulerConfig:
             raise PeaError(f"{path}: not valid JSON ({error})") from None
         except PeaError as error:
             raise PeaError(f"{path}: {error}") from None
+
+    @classmethod
+    def of_base(cls, base: BaseModel) -> "SchedulerConfig":
+        """That of a base model; what a checkpoint in one file says of itself stands above the folder's.
+
+        Raises:
+          PeaError: as `from_pretrained`, or the checkpoint's noise schedule is of another kind.
+        """
+        config = cls.from_pretrained(base.configs)
+        return config.stating(**stated_schedule(base.weights)) if base.weights.is_file() else config
 
     def stating(self, **fields: Any) -> "SchedulerConfig":
         """The same with other values, as if the file had them.

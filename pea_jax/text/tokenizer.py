@@ -20,6 +20,9 @@ SETTINGS_FILES = ("special_tokens_map.json", "tokenizer_config.json")
 SENTENCEPIECE_CLASSES = ("XLMRobertaTokenizer", "T5Tokenizer", "MT5Tokenizer")
 # By `model_type` of config.json, where the settings name no class.
 SENTENCEPIECE_MODELS = ("xlm-roberta", "metaclip_2", "t5", "mt5")
+# Of these what the settings say of case, accents and Chinese characters holds, whatever tokenizer.json says.
+BERT_CLASSES, BERT_MODELS = ("BertTokenizer",), ("bert", "chinese_clip")
+BERT_CLEANING = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}  # with the defaults
 TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 PADDING_RULE = ("pad_token", "pad_token_id", "padding_side", "truncation_side")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -111,6 +114,8 @@ def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
 
     The padding token is the one named in tokenizer_config.json or special_tokens_map.json, else the one set in
     tokenizer.json, else `<pad>` or `[PAD]`. `pad_token_id` of config.json is not looked at: it is often wrong.
+    `do_lower_case` of a BERT's settings, and what else they say of cleaning, stands above tokenizer.json, and counts
+    as true where it is missing, as in transformers.
 
     Raises:
       PeaError: if there is no tokenizer, or none that says how to pad.
@@ -132,8 +137,10 @@ def _from_json(folder: pathlib.Path) -> Tokenizer:
     except BaseException as error:  # a plain Exception, or a panic of its Rust, which is none
         raise PeaError(f"{path}: not a tokenizer ({one_line(error)}); copy or download it again") from error
     settings = _settings(folder)
-    if _is_sentencepiece(folder, settings):
+    if _is_of(folder, settings, SENTENCEPIECE_CLASSES, SENTENCEPIECE_MODELS):
         _cut_as_sentencepiece(backend)
+    if _is_of(folder, settings, BERT_CLASSES, BERT_MODELS):
+        _clean_as_bert(backend, settings)
     specials = {name: _token(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
     # What the folder declares special is cut out of the text before anything else, as transformers does it.
     backend.add_special_tokens([token for token in specials.values() if backend.token_to_id(token.content) is not None])
@@ -167,6 +174,8 @@ def _is_sound(name: str, value: Any) -> bool:
         return isinstance(text, str) and _is_unicode(text) and all(isinstance(flag, bool) for flag in flags)
     if name in ("padding_side", "truncation_side"):
         return value in ("left", "right")
+    if name in BERT_CLEANING:
+        return isinstance(value, bool)
     return name != "model_max_length" or (isinstance(value, int | float) and value > 0)
 
 
@@ -175,11 +184,14 @@ def _is_unicode(text: str) -> bool:
     return text.encode("utf-8", "ignore").decode("utf-8") == text
 
 
-def _is_sentencepiece(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
+def _is_of(
+    folder: pathlib.Path, settings: Mapping[str, Any], classes: tuple[str, ...], model_types: tuple[str, ...]
+) -> bool:
+    """Whether the settings name one of `classes`, or none and config.json one of `model_types`."""
     if "tokenizer_class" in settings:
-        return str(settings["tokenizer_class"]).removesuffix("Fast") in SENTENCEPIECE_CLASSES
+        return str(settings["tokenizer_class"]).removesuffix("Fast") in classes
     path = folder / "config.json"
-    return path.is_file() and read_config(folder, lambda config: config.get("model_type") in SENTENCEPIECE_MODELS)
+    return path.is_file() and read_config(folder, lambda config: config.get("model_type") in model_types)
 
 
 def _cut_as_sentencepiece(backend: tokenizers.Tokenizer) -> None:
@@ -188,6 +200,14 @@ def _cut_as_sentencepiece(backend: tokenizers.Tokenizer) -> None:
     backend.normalizer = next((step for step in steps if isinstance(step, normalizers.Precompiled)), normalizer)
     metaspace = pre_tokenizers.Metaspace(prepend_scheme="always")
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+
+
+def _clean_as_bert(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):
+        lower, accents, chinese = (settings.get(name, default) for name, default in BERT_CLEANING.items())
+        backend.normalizer = normalizers.BertNormalizer(
+            lowercase=lower, strip_accents=accents, handle_chinese_chars=chinese
+        )
 
 
 def _token(entry: str | Mapping[str, Any]) -> tokenizers.AddedToken:

@@ -34,6 +34,10 @@ IGNORED = re.compile(
 # Some programs save CLIP ViT-L with the projection that it was trained with; diffusion never used it.
 SPARE = re.compile(r"(cond_stage_model|conditioner\.embedders\.0)\.(transformer\.)?text_projection(\.weight)?")
 
+# By tensors of these names, which mean nothing else, trainers say what the UNet predicts, and up to which noise.
+V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
+EDM = ("edm_mean", "edm_vpred.sigma_max")  # Playground v2.5, CosXL
+
 
 def open_tensors(path: pathlib.Path, component: str) -> dict[str, StoredArray]:
     """All tensors of a single file, safetensors or pickled (`.ckpt`), one component of which is wanted.
@@ -44,6 +48,21 @@ def open_tensors(path: pathlib.Path, component: str) -> dict[str, StoredArray]:
     if component not in PREFIXES:
         raise PeaError(f"{path}: a file, where a folder with config.json and weights is needed")
     return dict(open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path))
+
+
+def stated_schedule(path: pathlib.Path) -> dict[str, Any]:
+    """The fields of a `scheduler_config.json` that a single file states by its marks; most state none.
+
+    Raises:
+      PeaError: it is not readable, or was trained with the noise schedule of EDM.
+    """
+    tensors = open_tensors(path, "unet")
+    if marks := [name for name in EDM if name in tensors]:
+        raise PeaError(f"{path}: trained with the noise schedule of EDM ({marks[0]} is in it), which is not supported")
+    if V_PREDICTION not in tensors:
+        return {}
+    rescaled = {"rescale_betas_zero_snr": True} if ZERO_SNR in tensors else {}
+    return {"prediction_type": "v_prediction", **rescaled}
 
 
 def base_config(path: pathlib.Path, tensors: Mapping[str, StoredArray], component: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Samplers against PyTorch diffusers on the same noise and the same model."""
 
 import itertools
+import json
 
 import diffusers
 import jax
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers.schedulers import scheduling_euler_ancestral_discrete, scheduling_lcm
+from safetensors.torch import save_file
 
 from pea_jax.errors import PeaError
 from pea_jax.sampling import NoiseSchedule, SchedulerConfig, make_sampler
 from pea_jax.sampling.schedulers import SAMPLERS
+from pea_jax.weights.locations import locate_base
 
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 TORCH = {name: getattr(diffusers, kind.class_name) for name, kind in SAMPLERS.items()}
@@ -132,6 +135,31 @@ def test_options_equal_diffusers(name, steps, options, same_noise):
     check(name, SDXL | options, steps, same_noise)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("DDPMScheduler", [{}, {"variance_type": "fixed_large_log"}]),
+        ("UniPCMultistepScheduler", [{"solver_type": "bh1"}, {"solver_type": "bh2"}]),
+        ("PNDMScheduler", [{"skip_prk_steps": True}]),
+        ("HeunDiscreteScheduler", [{"use_karras_sigmas": True}]),
+    ],
+)
+@pytest.mark.parametrize("name", TORCH)
+def test_the_file_of_another_class_equals_diffusers(name, kind, options, same_noise, tmp_path):
+    """Base models come with any scheduler, and the one to draw with is chosen apart."""
+    betas = {field: value for field, value in SDXL.items() if field.startswith("beta")}
+    for option in options:
+        getattr(diffusers, kind)(**betas, **option).save_pretrained(tmp_path)
+        check(name, json.loads((tmp_path / "scheduler_config.json").read_text()), 20, same_noise)
+
+
+def test_dpmsolver_from_the_file_of_deis():
+    """diffusers 0.42 means to take its algorithm for its own, and then refuses the default of `final_sigmas_type`."""
+    deis = {"algorithm_type": "deis", "solver_type": "logrho"}
+    tables = [make_sampler("dpmsolver++", SchedulerConfig.from_dict(SDXL | options), 20) for options in (deis, {})]
+    assert all(map(np.array_equal, *map(jax.tree.leaves, tables)))
+
+
 @pytest.mark.parametrize("original", [50, 40, 7])
 def test_what_a_consistency_model_was_distilled_on(original, same_noise):
     config = {"original_inference_steps": original, "timestep_scaling": 3.0}  # beta_start and others of its own
@@ -231,3 +259,28 @@ def test_reads_what_diffusers_writes(name, tmp_path):
     assert all(map(np.array_equal, *map(jax.tree.leaves, [make_sampler(x, config, 5) for x in (name, "from_config")])))
     if name != "lcm":
         assert make_sampler(name, config, 5, timestep_spacing="trailing").timesteps[0] == 999
+
+
+@pytest.mark.parametrize(
+    ("marks", "wanted"),
+    [
+        ((), ("epsilon", False)),
+        (("v_pred",), ("v_prediction", False)),
+        (("v_pred", "ztsnr"), ("v_prediction", True)),
+        (("edm_mean", "edm_std"), None),
+        (("edm_vpred.sigma_max", "edm_vpred.sigma_min"), None),
+    ],
+)
+def test_what_a_checkpoint_in_one_file_says_of_its_schedule(tmp_path, marks, wanted):
+    """The folder of its base model predicts the noise; the marks are those that ComfyUI reads."""
+    diffusers.EulerDiscreteScheduler.from_config(SDXL).save_pretrained(tmp_path / "scheduler")
+    tensors = {"model.diffusion_model.out.2.bias": torch.ones(1)} | {name: torch.empty(0) for name in marks}
+    save_file(tensors, tmp_path / "tuned.safetensors")
+    base = locate_base(tmp_path / "tuned.safetensors", tmp_path)
+    if wanted is None:
+        with pytest.raises(PeaError, match=f"tuned.safetensors: .*EDM .{marks[0]} is in it"):
+            SchedulerConfig.of_base(base)
+        return
+    config = SchedulerConfig.of_base(base)
+    assert (config.prediction_type, config.rescale_betas_zero_snr) == wanted
+    assert SchedulerConfig.of_base(locate_base(tmp_path)).prediction_type == "epsilon"

@@ -174,3 +174,21 @@ def test_what_cannot_be_tokenised_is_refused():
         tokenizer.encode("red apple", 8)
     with pytest.raises(PeaError, match="context_length=2 leaves no room beside 2 special tokens"):
         tokenizer.encode(["red apple"], 2)
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+@pytest.mark.parametrize("named", ["BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", None])
+@pytest.mark.parametrize(
+    "cleaning", [{}, {"do_lower_case": False}, {"do_lower_case": True}, {"strip_accents": False},
+                 {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False}],
+)  # fmt: skip
+def test_settings_of_a_bert_stand_above_its_tokenizer_json(tmp_path, cleaning, named, lowercase):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "caf", "Caf", "##e", "##é", "红", "##红", "果"]
+    backend = tokenizers.BertWordPieceTokenizer({word: i for i, word in enumerate(words)}, lowercase=lowercase)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    settings = {"pad_token": "[PAD]"} | cleaning | ({} if named is None else {"tokenizer_class": named})
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    texts = ["Café café cafe", "红果 Caf红"]
+    expected = transformers.AutoTokenizer.from_pretrained(tmp_path)(texts, padding="max_length", max_length=12)
+    np.testing.assert_array_equal(load_tokenizer(tmp_path).encode(texts, 12)["input_ids"], expected.input_ids)
