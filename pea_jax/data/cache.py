@@ -19,6 +19,7 @@ import safetensors
 import safetensors.numpy
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from pea_jax.data import open_files
 from pea_jax.data.buckets import Size
 from pea_jax.errors import PeaError
 
@@ -100,7 +101,8 @@ class CachedSource:
       expected: what the cache must have been made with; fields of the manifest that are not named here may be anything.
 
     Raises:
-      PeaError: there is no cache, some of it is missing or damaged, or a field of its manifest is not as expected.
+      PeaError: there is no cache, some of it is missing or damaged, a field of its manifest is not as expected, or its
+        parts are more files than the system lets a process hold open.
     """
 
     def __init__(self, folder: str | pathlib.Path, expected: Mapping[str, Any] | None = None):
@@ -113,6 +115,7 @@ class CachedSource:
                 f"{folder}: {len(missing)} of {len(paths)} parts are missing, the first "
                 f"{os.path.basename(missing[0])}; python -m pea_jax.precompute makes them"
             )
+        open_files.allow(len(paths), str(folder))
         ends = np.cumsum([0, *[_count(path) for path in paths]])
         self.rows_by_bucket: dict[Size, np.ndarray] = {}
         for (width, height, _), start, end in zip(parts, ends, ends[1:], strict=False):
