@@ -39,7 +39,7 @@ ROW = np.dtype(
         ("bad", "u1"),  # `Bad`
     ]
 )
-_VERSION = 1  # of the format
+_VERSION = 2  # of the format
 _CHUNK = 256  # samples a task of a thread
 _NAMED = 100  # bad samples of a part whose message is kept
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -138,8 +138,8 @@ def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_thread
 def _size(source: Source, number: int, head: Sample) -> tuple[int, int]:
     """Width and height; some images have longer headers, and some kinds have to be read as a whole."""
     with contextlib.suppress(BadSample):
-        return head.open().size
-    return source[number].open().size
+        return head.size()
+    return source[number].size()
 
 
 def _listed(surveys: list[Survey]) -> list[str]:

@@ -77,7 +77,7 @@ def _features() -> Any:
 
 
 def _example(sample: Sample) -> dict[str, Any]:
-    width, height = sample.open().size
+    width, height = sample.size()
     captions = {name: value for name, value in sample.record.items() if _is_caption(name, value)}
     rest = {name: value for name, value in sample.record.items() if name not in captions}
     return dict(

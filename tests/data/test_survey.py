@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from pea_jax.data import CaptionRules, Sample, WebDatasetSource, storage
@@ -179,6 +179,16 @@ def test_of_large_images_the_header_is_read(tmp_path, write_shard, monkeypatch, 
     survey = take_survey(source, SURVEYOR)
     assert survey.rows[["width", "height"]].tolist() == [(200, 300)]
     assert (sum(sizes) < HEAD + 1000) == (header < HEAD)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_sizes_are_those_of_the_upright_picture(tmp_path, kind):
+    """So that the bucket of the survey is the one in which training finds it."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (300, 200)).save(buffer, kind, exif=exif)
+    survey = take_survey(Source(tmp_path, (buffer.getvalue(), PAIR)), SURVEYOR)
+    assert survey.rows[["width", "height"]].tolist() == [(200, 300)]
 
 
 def noted(read: Callable[..., bytes], sizes: list[int]) -> Callable[..., bytes]:
