@@ -160,6 +160,7 @@ def _read(part: Part, paths: list[pathlib.Path]) -> Survey | None:
 
 
 def _score(found: Any) -> float:
-    with contextlib.suppress(OverflowError):  # JSON has integers of any length
-        return float(np.clip(float(found), -1e38, 1e38)) if isinstance(found, int | float) else np.nan
+    """nan where it is none; numbers may be written as texts, as tables of other programs have them."""
+    with contextlib.suppress(OverflowError, ValueError):  # JSON has integers of any length
+        return float(np.clip(float(found), -1e38, 1e38)) if isinstance(found, int | float | str) else np.nan
     return np.nan

@@ -58,6 +58,7 @@ def test_rows(tmp_path):
         (png(), dict(other="text")),
         (png(), PAIR | dict(native=True)),
         (png(), PAIR | dict(score=10**400, mark=1e300)),
+        (png(), PAIR | dict(score="5.25", mark=" 0.5 ")),
     )
     survey = take_survey(source, SURVEYOR)
     nan = np.nan
@@ -68,6 +69,7 @@ def test_rows(tmp_path):
         (8, 8, nan, nan, Kind.NONE, False, False, 0),
         (8, 8, nan, nan, Kind.TRANSLATED, True, True, 0),
         (8, 8, nan, 1e38, Kind.TRANSLATED, False, True, 0),
+        (8, 8, 5.25, 0.5, Kind.TRANSLATED, False, True, 0),
     ]
     assert survey.rows.tobytes() == np.array(expected, ROW).tobytes()
     assert survey.bad == []
