@@ -88,12 +88,17 @@ def _example(sample: Sample) -> dict[str, Any]:
         width=width,
         height=height,
         scores=[dict(name=name, value=value) for name, value in rest.items() if isinstance(value, float)],
-        record=json.dumps(rest, ensure_ascii=False),
+        record=json.dumps(rest),
     )
 
 
 def _is_caption(name: str, value: Any) -> bool:
-    return name.startswith(CAPTION) and isinstance(value, str)
+    return name.startswith(CAPTION) and isinstance(value, str) and _is_unicode(name + value)
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON may hold half of a surrogate pair, which `record` keeps and a column of text cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _write_split(split: str, patterns: str, out: str, workers: int, shard_size: int) -> Any:
