@@ -63,7 +63,10 @@ class CacheWriter:
         sizes = [[*part.bucket, len(part.rows)] for part in parts]  # width, height, samples
         self._manifest = json.loads(json.dumps({**manifest, "parts": sizes}))
         if (self._folder / _MANIFEST).exists():
-            _check(str(folder), read_manifest(folder), self._manifest)
+            found = read_manifest(folder)
+            _check(str(folder), found | {"parts": None}, self._manifest | {"parts": None})
+            if found.get("parts") != sizes:
+                raise _other(str(folder), "parts", _counts(found.get("parts")), _counts(sizes))
 
     def missing(self, process_index: int = 0, process_count: int = 1) -> list[CachePart]:
         """This process's share of the parts that are still to be written."""
@@ -213,6 +216,16 @@ def _check(folder: str, found: Any, expected: Any, field: str = "") -> None:
         for name, value in expected.items():
             _check(folder, found.get(name), value, f"{field}.{name}" if field else name)
     elif found != expected:
-        raise PeaError(
-            f"{folder}: made with {field} = {found!r}, this run has {expected!r}; remove it or name another folder"
-        )
+        raise _other(folder, field, repr(found), repr(expected))
+
+
+def _other(folder: str, field: str, found: str, expected: str) -> PeaError:
+    return PeaError(f"{folder}: made with {field} = {found}, this run has {expected}; remove it or name another folder")
+
+
+def _counts(parts: Sequence[Sequence[int]] | None) -> str:
+    """The samples of each bucket: a large cache has thousands of parts."""
+    counts: dict[str, int] = {}
+    for width, height, count in parts or ():
+        counts[f"{width}x{height}"] = counts.get(f"{width}x{height}", 0) + count
+    return ", ".join(f"{count} samples of {bucket}" for bucket, count in counts.items()) or "none"
