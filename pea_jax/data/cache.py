@@ -17,9 +17,9 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 
-from pea_jax.data import open_files
+from pea_jax.data import array_records, open_files
 from pea_jax.data.buckets import Size
 from pea_jax.errors import PeaError
 
@@ -87,7 +87,7 @@ class CacheWriter:
             for torn in self._folder.glob(f"{path.name}.*"):
                 torn.unlink()
             with _whole(path) as partial:
-                _write_records(partial, records)
+                array_records.write(partial, map(_serialize, records))
             if not (self._folder / _MANIFEST).exists():
                 with _whole(self._folder / _MANIFEST) as partial:
                     partial.write_text(json.dumps(self._manifest, indent=1, sort_keys=True))
@@ -158,7 +158,7 @@ def _new_folder(folder: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PeaError(
-            f"{folder}: the cache cannot be written there ({error.strerror}); name another folder"
+            f"{folder}: the cache cannot be written there ({error.strerror}); make room there or name another folder"
         ) from error
     finally:
         for path in missing:
@@ -175,16 +175,6 @@ def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _write_records(path: pathlib.Path, records: Iterable[Mapping[str, np.ndarray]]) -> None:
-    # One record a group, else reading one decompresses its neighbours; floats hardly compress.
-    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-    try:
-        for record in records:
-            writer.write(_serialize(record))
-    finally:
-        writer.close()
 
 
 def _count(path: str) -> int:

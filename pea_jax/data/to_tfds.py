@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pea_jax.data import array_records
 from pea_jax.data.samples import Sample
 from pea_jax.data.sources import open_source
 from pea_jax.data.tfds_source import CAPTION, INFO, import_tfds
@@ -55,7 +56,9 @@ def convert(patterns: Mapping[str, str], out: str, *, workers: int = 1, shard_si
             data_dir=out, features=_features(), split_infos=splits, check_data=False, description=__doc__.split("\n")[0]
         )
     except OSError as error:
-        raise PeaError(f"{out}: cannot be written ({error.strerror or error}); name another folder") from error
+        raise PeaError(
+            f"{out}: cannot be written ({error.strerror or error}); make room or name another folder"
+        ) from error
     return {split.name: split.num_examples for split in splits}
 
 
@@ -140,16 +143,10 @@ def _in_parallel(tasks: list[tuple], workers: int, description: str) -> list[int
 
 def _write_shard(task: tuple[str, str, int, int]) -> int:
     """The bytes of one file."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     patterns, path, start, count = task
     source, features = open_source(patterns), _features()
-    writer = ArrayRecordWriter(path, "group_size:1,uncompressed")  # images are compressed, and are read one by one
-    try:
-        for number in range(start, min(start + count, len(source))):
-            writer.write(features.serialize_example(features.encode_example(_example(source[number]))))
-    finally:
-        writer.close()
+    samples = (source[number] for number in range(start, min(start + count, len(source))))
+    array_records.write(path, (features.serialize_example(features.encode_example(_example(one))) for one in samples))
     return os.path.getsize(path)
 
 
