@@ -110,9 +110,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
 
 
 def _check_resumable(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Refuse to go on with a run as another one; where no step of it is saved, nothing can be mixed."""
+    """Refuse to go on with a run as another one; where nothing of it is saved, nothing can be mixed or lost."""
     saved = of_run(workdir)
-    if saved is None or not saved_steps(workdir / "checkpoints"):
+    if saved is None or not (saved_steps(workdir / "checkpoints") or is_complete(workdir / "adapter")):
         return
     found = differences(_fields(saved), _fields(config))
     if changed := [name for name in found if name not in CHANGEABLE]:

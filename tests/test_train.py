@@ -122,10 +122,12 @@ def test_a_run_goes_on_with_what_another_machine_needs(world, finished):
     name = "adapter/adapter.safetensors"
     assert (workdir / name).read_bytes() == (finished / name).read_bytes()
     assert json.loads((workdir / "config.json").read_text())["data"]["timeout"] == 900
-    shutil.rmtree(workdir / "adapter")
-    shutil.rmtree(workdir / "checkpoints")  # as where memory was too short for the first step
-    fewer = {**fields, "num_steps": 1, "batch_size": 2}
-    result = commands.run_forked(commands.command("train", fewer, config=CONFIG, workdir=workdir))
+    shutil.rmtree(workdir / "checkpoints")
+    fewer = commands.command("train", {**fields, "num_steps": 1, "batch_size": 2}, config=CONFIG, workdir=workdir)
+    refused = commands.run_forked(fewer)
+    assert refused.returncode == 1 and "started with another batch_size, num_steps;" in refused.stderr
+    shutil.rmtree(workdir / "adapter")  # as where memory was too short for the first step
+    result = commands.run_forked(fewer)
     assert result.returncode == 0 and [line["step"] for line in entries(workdir)] == [1], result.stdout + result.stderr
 
 
