@@ -2,7 +2,8 @@
 
     python -m pea_jax.train --config configs/ru.py:emoji --workdir runs/ru-emoji
 
-Any field of the config may be overridden: --config.batch_size=8. A work directory that holds a checkpoint is resumed.
+Any field of the config may be overridden: --config.batch_size=8. A work directory that holds a checkpoint is resumed,
+with the same fields but for those that say where and how fast a run computes (`CHANGEABLE`).
 """
 
 import contextlib
@@ -36,16 +37,19 @@ from pea_jax.report import Report, console
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/ru.py:emoji")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs, pictures and the adapter go")
 
+# Where a run computes and how patient it is, not what it learns: other machines may need other values to go on.
+CHANGEABLE = (
+    "mesh.data", "mesh.fsdp", "remat", "checkpoint.every", "checkpoint.keep", "log_every", "data.num_threads",
+    "data.timeout", "data.max_bad_rate", "data.cache_dir",
+)  # fmt: skip
+
 
 def main() -> None:
     if CONFIG.value is None or WORKDIR.value is None:
         raise PeaError("--config and --workdir are both needed, e.g. --config configs/ru.py:emoji --workdir runs/ru")
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
     command.check_folder("--workdir", workdir)
-    saved = of_run(workdir)
-    if saved is not None and (changed := differences(_fields(saved), _fields(config))):
-        advice = "use a new --workdir"
-        raise PeaError(f"{workdir}/config.json: this run was started with another {', '.join(changed)}; {advice}")
+    _check_resumable(config, workdir)
     with Preemption(str(workdir)) as preemption:
         train(config, workdir, preemption)
 
@@ -103,6 +107,17 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
         adapter_folder.save(folder, config, adapter, frozen_models.student, config.num_steps)
     skipped = f"; {iterator.skipped} times a bad sample was skipped" if iterator.skipped else ""
     console.print(f"adapter: {folder}{skipped}")
+
+
+def _check_resumable(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Refuse to go on with a run as another one; where nothing of it is saved, nothing can be mixed or lost."""
+    saved = of_run(workdir)
+    if saved is None or not (saved_steps(workdir / "checkpoints") or is_complete(workdir / "adapter")):
+        return
+    found = differences(_fields(saved), _fields(config))
+    if changed := [name for name in found if name not in CHANGEABLE]:
+        advice = "use a new --workdir"
+        raise PeaError(f"{workdir}/config.json: this run was started with another {', '.join(changed)}; {advice}")
 
 
 def _fields(config: ConfigDict) -> dict[str, Any]:

@@ -10,10 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from pea_jax import report
 from pea_jax.checkpoint import Checkpoints, saved_steps
+from pea_jax.data import CacheWriter, divide
+from pea_jax.data.to_tfds import convert
 from pea_jax.errors import PeaError
 from pea_jax.report import Report
 
@@ -51,6 +54,31 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, fil
         restored = checkpoints.restore({"w": jnp.zeros(200_000)}, place())
     np.testing.assert_array_equal(restored["w"], state["w"])
     assert [path.name for path in folder.iterdir()] == ["1"]  # the torn one is gone
+
+
+def test_a_cache_goes_on_where_the_disk_was_full(tmp_path, fill_disk):
+    folder, parts = tmp_path / "cache", divide({(64, 64): range(4)}, 2)
+    cache = CacheWriter(folder, {}, parts)
+    small, large = ([{"states": np.zeros(size, np.float32)}] * 2 for size in (1, 50_000))
+    cache.write(parts[0], small)
+    fill_disk(100_000)
+    with pytest.raises(PeaError) as raised:
+        cache.write(parts[1], large)
+    fill_disk(None)
+    reason = "the cache cannot be written there (write() failed: File too large)"
+    assert str(raised.value) == f"{folder}: {reason}; make room there or name another folder"
+    assert CacheWriter(folder, {}, parts).missing() == [parts[1]]
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "part-00000.array_record"}
+
+
+def test_a_conversion_that_cannot_be_written(tmp_path, fill_disk):
+    (tmp_path / "set").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "set" / "1.png")
+    (tmp_path / "set" / "metadata.jsonl").write_text('{"file_name": "1.png"}\n')
+    fill_disk(100_000)
+    with pytest.raises(PeaError, match=r"out: cannot be written \(write\(\) failed: File too large\); make room"):
+        convert({"train": str(tmp_path / "set")}, str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("what", ["metrics.jsonl", "tensorboard"])

@@ -139,6 +139,9 @@ def test_a_plan_that_was_stopped_goes_on(tmp_path):
     config.remat = "block"
     Remembered(path, config)(compile_step, one)((64, 64), 2)
     assert compiled == [2, 3, 2]
+    path.write_text(path.read_text()[:-20])  # ended in the middle of a line
+    Remembered(path, config)(compile_step, one)((64, 64), 2)
+    assert compiled == [2, 3, 2, 2]
 
 
 @pytest.mark.slow  # a minute

@@ -106,6 +106,31 @@ def test_a_killed_run_ends_with_the_same_bits(world, finished):
     assert compiled and set(programs.glob("jit_train_step-*-cache")) == compiled  # nothing anew
 
 
+def test_a_run_goes_on_with_what_another_machine_needs(world, finished):
+    """From step 9, with the bits that it would have had; what would be learnt otherwise is refused."""
+    folder, fields = world
+    workdir = shutil.copytree(finished, folder / "elsewhere")
+    shutil.rmtree(workdir / "adapter")
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    changed = {**fields, "data.timeout": 900.0, "data.num_threads": 3, "checkpoint.keep": 5}
+    other = commands.command("train", {**changed, "seed": 1}, config=CONFIG, workdir=workdir)
+    refused = commands.run_forked(other)
+    message = f"error: {workdir}/config.json: this run was started with another seed; use a new --workdir\n"
+    assert (refused.returncode, refused.stderr) == (1, message)
+    result = commands.run_forked(commands.command("train", changed, config=CONFIG, workdir=workdir))
+    assert result.returncode == 0 and "resuming at step 9" in result.stdout, result.stdout + result.stderr
+    name = "adapter/adapter.safetensors"
+    assert (workdir / name).read_bytes() == (finished / name).read_bytes()
+    assert json.loads((workdir / "config.json").read_text())["data"]["timeout"] == 900
+    shutil.rmtree(workdir / "checkpoints")
+    fewer = commands.command("train", {**fields, "num_steps": 1, "batch_size": 2}, config=CONFIG, workdir=workdir)
+    refused = commands.run_forked(fewer)
+    assert refused.returncode == 1 and "started with another batch_size, num_steps;" in refused.stderr
+    shutil.rmtree(workdir / "adapter")  # as where memory was too short for the first step
+    result = commands.run_forked(fewer)
+    assert result.returncode == 0 and [line["step"] for line in entries(workdir)] == [1], result.stdout + result.stderr
+
+
 def test_pixels_and_token_ids_in_the_step_give_the_losses_of_the_cache(world, finished):
     folder, fields = world
     fields = {**fields, "data.cached": False, "num_steps": 2}

@@ -17,8 +17,9 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 
+from pea_jax.data import array_records, open_files
 from pea_jax.data.buckets import Size
 from pea_jax.errors import PeaError
 
@@ -62,7 +63,10 @@ class CacheWriter:
         sizes = [[*part.bucket, len(part.rows)] for part in parts]  # width, height, samples
         self._manifest = json.loads(json.dumps({**manifest, "parts": sizes}))
         if (self._folder / _MANIFEST).exists():
-            _check(str(folder), read_manifest(folder), self._manifest)
+            found = read_manifest(folder)
+            _check(str(folder), found | {"parts": None}, self._manifest | {"parts": None})
+            if found.get("parts") != sizes:
+                raise _other(str(folder), "parts", _counts(found.get("parts")), _counts(sizes))
 
     def missing(self, process_index: int = 0, process_count: int = 1) -> list[CachePart]:
         """This process's share of the parts that are still to be written."""
@@ -83,7 +87,7 @@ class CacheWriter:
             for torn in self._folder.glob(f"{path.name}.*"):
                 torn.unlink()
             with _whole(path) as partial:
-                _write_records(partial, records)
+                array_records.write(partial, map(_serialize, records))
             if not (self._folder / _MANIFEST).exists():
                 with _whole(self._folder / _MANIFEST) as partial:
                     partial.write_text(json.dumps(self._manifest, indent=1, sort_keys=True))
@@ -100,7 +104,8 @@ class CachedSource:
       expected: what the cache must have been made with; fields of the manifest that are not named here may be anything.
 
     Raises:
-      PeaError: there is no cache, some of it is missing or damaged, or a field of its manifest is not as expected.
+      PeaError: there is no cache, some of it is missing or damaged, a field of its manifest is not as expected, or its
+        parts are more files than the system lets a process hold open.
     """
 
     def __init__(self, folder: str | pathlib.Path, expected: Mapping[str, Any] | None = None):
@@ -113,6 +118,7 @@ class CachedSource:
                 f"{folder}: {len(missing)} of {len(paths)} parts are missing, the first "
                 f"{os.path.basename(missing[0])}; python -m pea_jax.precompute makes them"
             )
+        open_files.allow(len(paths), str(folder))
         ends = np.cumsum([0, *[_count(path) for path in paths]])
         self.rows_by_bucket: dict[Size, np.ndarray] = {}
         for (width, height, _), start, end in zip(parts, ends, ends[1:], strict=False):
@@ -152,7 +158,7 @@ def _new_folder(folder: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PeaError(
-            f"{folder}: the cache cannot be written there ({error.strerror}); name another folder"
+            f"{folder}: the cache cannot be written there ({error.strerror}); make room there or name another folder"
         ) from error
     finally:
         for path in missing:
@@ -169,16 +175,6 @@ def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _write_records(path: pathlib.Path, records: Iterable[Mapping[str, np.ndarray]]) -> None:
-    # One record a group, else reading one decompresses its neighbours; floats hardly compress.
-    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-    try:
-        for record in records:
-            writer.write(_serialize(record))
-    finally:
-        writer.close()
 
 
 def _count(path: str) -> int:
@@ -210,6 +206,16 @@ def _check(folder: str, found: Any, expected: Any, field: str = "") -> None:
         for name, value in expected.items():
             _check(folder, found.get(name), value, f"{field}.{name}" if field else name)
     elif found != expected:
-        raise PeaError(
-            f"{folder}: made with {field} = {found!r}, this run has {expected!r}; remove it or name another folder"
-        )
+        raise _other(folder, field, repr(found), repr(expected))
+
+
+def _other(folder: str, field: str, found: str, expected: str) -> PeaError:
+    return PeaError(f"{folder}: made with {field} = {found}, this run has {expected}; remove it or name another folder")
+
+
+def _counts(parts: Sequence[Sequence[int]] | None) -> str:
+    """The samples of each bucket: a large cache has thousands of parts."""
+    counts: dict[str, int] = {}
+    for width, height, count in parts or ():
+        counts[f"{width}x{height}"] = counts.get(f"{width}x{height}", 0) + count
+    return ", ".join(f"{count} samples of {bucket}" for bucket, count in counts.items()) or "none"

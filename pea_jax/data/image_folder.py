@@ -133,4 +133,6 @@ def _file_name(record: dict[str, Any], where: str) -> str:
         raise BadSample(f"{where}: no text in column file_name")
     if name.startswith("/") or ".." in name.split("/") or "\0" in name or storage.is_remote(name):
         raise BadSample(f"{where}: file_name {name!r} may lead out of the folder; name a file in it")
+    if name != name.encode(errors="ignore").decode():  # JSON may hold half of a surrogate pair
+        raise BadSample(f"{where}: file_name {name!r} cannot be the name of a file")
     return name

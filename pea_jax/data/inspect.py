@@ -73,7 +73,7 @@ def write_sheet(config: ConfigDict, chosen: TrainingSet, path: str) -> None:
 
 
 def _sizes(sample: Sample, example: Example) -> str:
-    (width, height), (crop_height, crop_width) = sample.open().size, example["pixels"].shape[:2]
+    (width, height), (crop_height, crop_width) = sample.size(), example["pixels"].shape[:2]
     return f"{sample.key}: {width}x{height} to {crop_width}x{crop_height}"
 
 

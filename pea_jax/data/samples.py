@@ -7,11 +7,22 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pea_jax.errors import BadSample
 
 HEAD = 1 << 16  # bytes of an image that nearly always hold its header
+
+# What turns a picture upright, by the orientation that its camera noted in EXIF.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +69,13 @@ class Sample:
         except Exception as error:  # Pillow lets through whatever its readers stumble over
             raise self._bad_image(error) from error
 
+    def size(self) -> tuple[int, int]:
+        """Width and height that `rgb` has, as the header tells them; raises as `open`."""
+        image = self.open()
+        return image.size if _orientation(image) < 5 else image.size[::-1]
+
     def rgb(self, max_pixels: int | None = None) -> Image.Image:
-        """The image, decoded.
+        """The image, decoded: upright, and on white where one can look through it.
 
         Raises:
           BadSample: it cannot be decoded, or its header promises more than `max_pixels`.
@@ -68,7 +84,9 @@ class Sample:
         if max_pixels is not None and image.width * image.height > max_pixels:
             raise self._bad_image(f"{image.width}x{image.height} are more than {max_pixels} pixels")
         try:
-            return self._decode(image)
+            orientation = _orientation(image)
+            decoded = self._decode(image)
+            return decoded.transpose(_UPRIGHT[orientation]) if orientation > 1 else decoded
         except Exception as error:
             raise self._bad_image(error) from error
 
@@ -80,10 +98,36 @@ class Sample:
         if image.format == "JPEG" and image.mode in ("RGB", "L"):
             with contextlib.suppress(ValueError):  # of what is damaged Pillow is the judge
                 return Image.fromarray(simplejpeg.decode_jpeg(self.image, strict=True))  # the same pixels, sooner
-        return image.convert("RGB")
+        return _opaque(image)
 
     def _bad_image(self, reason: object) -> BadSample:
         return BadSample(f"{self.shard}: sample {self.key}: the image cannot be decoded ({reason})")
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 (upright) to 8; 1 as well where EXIF stands behind the pixels, is damaged or is not there."""
+    if "exif" not in image.info:
+        return 1
+    with contextlib.suppress(Exception):  # Pillow lets through whatever it stumbles over
+        found = image.getexif().get(ExifTags.Base.Orientation)
+        return found if found in _UPRIGHT else 1
+    return 1
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The image in RGB; Pillow alone would show what is under transparency, and cut off all but 8 of 16 bits.
+
+    Raises:
+      ValueError: nobody knows which of its numbers is white.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode}, 32 bits of one colour")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 @dataclasses.dataclass(frozen=True)

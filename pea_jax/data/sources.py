@@ -48,7 +48,7 @@ def open_source(patterns: str | Sequence[str], cache_dir: str | None = None) -> 
     sources: list[Source] = []
     shards: list[str] = []
     for name in names:
-        if name.endswith(".tar"):
+        if all(part.endswith(".tar") for part in expand_braces(name)):
             shards.append(name)
             continue
         if shards:

@@ -143,8 +143,8 @@ def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_thread
 def _size(source: Source, number: int, head: Sample) -> tuple[int, int]:
     """Width and height; some images have longer headers, and some kinds have to be read as a whole."""
     with contextlib.suppress(BadSample):
-        return head.open().size
-    return source[number].open().size
+        return head.size()
+    return source[number].size()
 
 
 def _joined(surveys: list[Survey]) -> Survey:
@@ -169,6 +169,7 @@ def _read(part: Part, paths: list[pathlib.Path]) -> Survey | None:
 
 
 def _score(found: Any) -> float:
-    with contextlib.suppress(OverflowError):  # JSON has integers of any length
-        return float(np.clip(float(found), -1e38, 1e38)) if isinstance(found, int | float) else np.nan
+    """nan where it is none; numbers may be written as texts, as tables of other programs have them."""
+    with contextlib.suppress(OverflowError, ValueError):  # JSON has integers of any length
+        return float(np.clip(float(found), -1e38, 1e38)) if isinstance(found, int | float | str) else np.nan
     return np.nan

@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any
 
-from pea_jax.data import storage
+from pea_jax.data import open_files, storage
 from pea_jax.data.samples import Part, Sample
 from pea_jax.errors import BadSample, PeaError
 
@@ -42,7 +42,8 @@ class TfdsSource:
       split: of the set.
 
     Raises:
-      PeaError: the library is missing, the folder is damaged or was not written by `to_tfds`, or has no such split.
+      PeaError: the library is missing, the folder is damaged or was not written by `to_tfds`, has no such split, or has
+        more files than the system lets a process hold open.
     """
 
     def __init__(self, folder: str, split: str = "train"):
@@ -53,6 +54,7 @@ class TfdsSource:
                 raise PeaError(f"{folder}: no {', '.join(sorted(missing))} among its features; convert it with to_tfds")
             if split not in builder.info.splits:
                 raise PeaError(f"{folder}: no split {split}; there are {', '.join(builder.info.splits) or 'none'}")
+            open_files.allow(len(builder.info.splits[split].filenames), folder)
             self._data = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             count = len(self._data)
         except PeaError:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pea_jax.data import array_records
 from pea_jax.data.samples import Sample
 from pea_jax.data.sources import open_source
 from pea_jax.data.tfds_source import CAPTION, INFO, import_tfds
@@ -55,7 +56,9 @@ def convert(patterns: Mapping[str, str], out: str, *, workers: int = 1, shard_si
             data_dir=out, features=_features(), split_infos=splits, check_data=False, description=__doc__.split("\n")[0]
         )
     except OSError as error:
-        raise PeaError(f"{out}: cannot be written ({error.strerror or error}); name another folder") from error
+        raise PeaError(
+            f"{out}: cannot be written ({error.strerror or error}); make room or name another folder"
+        ) from error
     return {split.name: split.num_examples for split in splits}
 
 
@@ -77,7 +80,7 @@ def _features() -> Any:
 
 
 def _example(sample: Sample) -> dict[str, Any]:
-    width, height = sample.open().size
+    width, height = sample.size()
     captions = {name: value for name, value in sample.record.items() if _is_caption(name, value)}
     rest = {name: value for name, value in sample.record.items() if name not in captions}
     return dict(
@@ -88,12 +91,17 @@ def _example(sample: Sample) -> dict[str, Any]:
         width=width,
         height=height,
         scores=[dict(name=name, value=value) for name, value in rest.items() if isinstance(value, float)],
-        record=json.dumps(rest, ensure_ascii=False),
+        record=json.dumps(rest),
     )
 
 
 def _is_caption(name: str, value: Any) -> bool:
-    return name.startswith(CAPTION) and isinstance(value, str)
+    return name.startswith(CAPTION) and isinstance(value, str) and _is_unicode(name + value)
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON may hold half of a surrogate pair, which `record` keeps and a column of text cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _write_split(split: str, patterns: str, out: str, workers: int, shard_size: int) -> Any:
@@ -135,16 +143,10 @@ def _in_parallel(tasks: list[tuple], workers: int, description: str) -> list[int
 
 def _write_shard(task: tuple[str, str, int, int]) -> int:
     """The bytes of one file."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     patterns, path, start, count = task
     source, features = open_source(patterns), _features()
-    writer = ArrayRecordWriter(path, "group_size:1,uncompressed")  # images are compressed, and are read one by one
-    try:
-        for number in range(start, min(start + count, len(source))):
-            writer.write(features.serialize_example(features.encode_example(_example(source[number]))))
-    finally:
-        writer.close()
+    samples = (source[number] for number in range(start, min(start + count, len(source))))
+    array_records.write(path, (features.serialize_example(features.encode_example(_example(one))) for one in samples))
     return os.path.getsize(path)
 
 

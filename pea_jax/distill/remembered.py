@@ -20,8 +20,8 @@ class Remembered:
     def __init__(self, path: pathlib.Path, config: ConfigDict):
         self._path = path
         self._made_with = hashlib.sha256(f"{config.to_json(sort_keys=True)} {jax.__version__}".encode()).hexdigest()
-        entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        self._found = {json.dumps(entry["program"]): entry for entry in entries}
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._found = {json.dumps(entry["program"]): entry for line in lines for entry in _whole(line)}
 
     def __call__(self, measure: Measure, one: Slice) -> Measure:
         def remember(bucket: Size, batch: int) -> Footprint:
@@ -44,3 +44,11 @@ class Remembered:
             print(json.dumps(entry), file=file, flush=True)
         self._found[json.dumps(program)] = entry
         return entry
+
+
+def _whole(line: str) -> list[dict[str, Any]]:
+    """The entry of a line; none where a plan was ended, or the disk was full, in the middle of it."""
+    try:
+        return [json.loads(line)]
+    except ValueError:
+        return []

@@ -143,8 +143,10 @@ def test_mismatch_names_the_field(folder, expected, message):
 
 def test_other_data_are_refused(folder):
     write_all(writer(folder))
-    with pytest.raises(PeaError, match="made with parts = "):
+    with pytest.raises(PeaError, match="made with parts = 7 samples of 64x64, this run has 8 samples of 64x64; remove"):
         writer(folder, count=8)
+    with pytest.raises(PeaError, match="this run has 2 samples of 32x64, 5000 samples of 64x64; remove"):
+        CacheWriter(folder, MANIFEST, divide({SQUARE: range(5000), TALL: range(2)}, 3))
 
 
 def test_failure_leaves_nothing_behind(folder):

@@ -74,6 +74,7 @@ def test_the_end_of_the_last_line(tmp_path, image, end):
         ({"file_name": "/etc/passwd"}, "may lead out of the folder"),
         ({"file_name": "gs://bucket/1.png"}, "may lead out of the folder"),
         ({"file_name": "a\0.png"}, "may lead out of the folder"),
+        (r'{"file_name": "\ud83d.png"}', "cannot be the name of a file"),
         ({"file_name": "none.png"}, r"none\.png: cannot be read \(No such file"),
         ({"file_name": "."}, "cannot be read"),
         ({"file_name": 3}, "no text in column file_name"),

@@ -2,10 +2,10 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from pea_jax.data import Sample
-from pea_jax.errors import PeaError
+from pea_jax.errors import BadSample, PeaError
 
 
 @pytest.fixture
@@ -60,3 +60,48 @@ def test_a_cut_jpeg_is_bad(rng):
     for size in range(100, len(data) - 100, 500):
         with pytest.raises(PeaError, match="cannot be decoded"):
             Sample("a.tar", "001", data[:size], {}).pixels()
+
+
+def encoded(image: Image.Image, kind: str, **options) -> Sample:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return Sample("a.tar", "001", buffer.getvalue(), {})
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [*range(1, 10)])  # 9 is none
+def test_pictures_of_cameras_stand_upright(rng, kind, orientation):
+    noise = Image.fromarray(rng.integers(256, size=(9, 7, 3), dtype=np.uint8)).resize((61, 47))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    found = encoded(noise, kind, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(found.image)))
+    np.testing.assert_array_equal(found.pixels(), np.asarray(expected))
+    assert found.size() == found.rgb().size == expected.size
+
+
+def test_damaged_exif_changes_nothing(rng):
+    noise = Image.fromarray(rng.integers(256, size=(9, 7, 3), dtype=np.uint8))
+    found = encoded(noise, "PNG", exif=b"Exif\0\0MM no exif")
+    np.testing.assert_array_equal(found.pixels(), np.asarray(noise))
+    assert found.size() == (7, 9)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_one_can_look_through_is_on_white(mode):
+    glass = np.zeros((4, 6, 4), np.uint8)
+    glass[:, 3:, 3] = 255  # black under all of it
+    found = encoded(Image.fromarray(glass).convert(mode), "PNG").pixels()
+    np.testing.assert_array_equal(found[:, :3], 255)
+    np.testing.assert_array_equal(found[:, 3:], 0)
+
+
+def test_sixteen_bits_are_not_cut_off():
+    grey = np.arange(0, 65536, 1024, np.uint16).reshape(8, 8)
+    found = encoded(Image.fromarray(grey), "PNG").pixels()
+    np.testing.assert_array_equal(found, np.repeat(grey[..., None] // 256, 3, axis=2))
+
+
+def test_numbers_of_unknown_range_are_no_picture():
+    with pytest.raises(BadSample, match=r"sample 001: the image cannot be decoded \(mode F, 32 bits of one colour\)"):
+        encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF").pixels()

@@ -36,6 +36,11 @@ def test_one_set_is_not_wrapped(shard, folder):
     assert type(open_source([folder])).__name__ == "ImageFolderSource"
 
 
+def test_whole_names_of_shards_in_braces(write_shard, shard, make_sample):
+    other = write_shard("b.tar", {"b0": make_sample(1)})
+    assert len(open_source(f"{{{shard},{other}}}")) == 24
+
+
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [

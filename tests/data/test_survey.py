@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from pea_jax.data import CaptionRules, Sample, WebDatasetSource, storage
@@ -58,6 +58,7 @@ def test_rows(tmp_path):
         (png(), dict(other="text")),
         (png(), PAIR | dict(native=True)),
         (png(), PAIR | dict(score=10**400, mark=1e300)),
+        (png(), PAIR | dict(score="5.25", mark=" 0.5 ")),
     )
     survey = take_survey(source, SURVEYOR)
     nan = np.nan
@@ -68,6 +69,7 @@ def test_rows(tmp_path):
         (8, 8, nan, nan, Kind.NONE, False, False, 0),
         (8, 8, nan, nan, Kind.TRANSLATED, True, True, 0),
         (8, 8, nan, 1e38, Kind.TRANSLATED, False, True, 0),
+        (8, 8, 5.25, 0.5, Kind.TRANSLATED, False, True, 0),
     ]
     assert survey.rows.tobytes() == np.array(expected, ROW).tobytes()
     assert survey.bad == []
@@ -188,6 +190,16 @@ def test_of_large_images_the_header_is_read(tmp_path, write_shard, monkeypatch, 
     survey = take_survey(source, SURVEYOR)
     assert survey.rows[["width", "height"]].tolist() == [(200, 300)]
     assert (sum(sizes) < HEAD + 1000) == (header < HEAD)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_sizes_are_those_of_the_upright_picture(tmp_path, kind):
+    """So that the bucket of the survey is the one in which training finds it."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (300, 200)).save(buffer, kind, exif=exif)
+    survey = take_survey(Source(tmp_path, (buffer.getvalue(), PAIR)), SURVEYOR)
+    assert survey.rows[["width", "height"]].tolist() == [(200, 300)]
 
 
 def noted(read: Callable[..., bytes], sizes: list[int]) -> Callable[..., bytes]:

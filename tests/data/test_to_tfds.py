@@ -52,6 +52,16 @@ def test_other_programs_find_flag_sizes_and_scores_in_columns(write_shard, make_
     assert native["scores"]["name"] == [b"aesthetic"] and native["scores"]["value"] == [pytest.approx(0.1)]
 
 
+def test_half_a_surrogate_pair_comes_back_as_it_was(write_shard, make_sample, tmp_path):
+    """Texts from the web that were cut in the middle of an emoji."""
+    text = json.loads('"cut \\ud83d"')
+    written = json.dumps(dict(caption_de=text, title=text, caption_ru="яблоко 1")).encode()
+    shard = write_shard("a.tar", {"a": make_sample(1) | {"json": written}})
+    convert({"train": shard}, str(tmp_path / "out"))
+    record = TfdsSource(str(tmp_path / "out"))[0].record
+    assert record["caption_de"] == record["title"] == text and record["caption_ru"] == "яблоко 1"
+
+
 def test_what_cannot_be_converted(write_shard, shard, make_sample, tmp_path):
     broken = write_shard("b.tar", {"a": make_sample(1), "b": make_sample(2) | {"png": b"no image"}})
     with pytest.raises(BadSample, match=r"b\.tar: sample b: the image cannot be decoded"):
