@@ -12,6 +12,7 @@ from pea_jax.data.text_cleaning import cleaning
 from pea_jax.errors import BadSample
 
 MAX_KEYWORDS = 3
+NO = ("", "0", "false", "no")  # flags that are written as texts
 
 
 class Kind(enum.IntEnum):
@@ -194,6 +195,9 @@ def _text(found: Any, rule: str) -> str:
 
 
 def _flag(found: Any, default: bool) -> bool:
+    """Tables of other programs write flags as texts."""
+    if isinstance(found, str):
+        return found.strip().casefold() not in NO
     return default if found is None else bool(found)
 
 

@@ -128,6 +128,8 @@ FIELDS = CaptionRules("ru", native=("text", "alt_{language}"), translated=("to_{
         (dict(text="a", text_en="e", native=False), Kind.NATIVE, "text", False),
         (dict(mt="d", native=1), Kind.TRANSLATED, "mt", True),
         (dict(text_en="e", native=True), Kind.ENGLISH, "text_en", False),
+        (dict(text="a", text_en="e", native=" False"), Kind.NATIVE, "text", False),
+        (dict(mt="d", native="true"), Kind.TRANSLATED, "mt", True),
     ],
 )
 def test_the_published_order(record, kind, field, native):
