@@ -140,8 +140,9 @@ class PEAdapter(nnx.Module):
         try:
             partial.mkdir(parents=True)
             (partial / WEIGHTS).write_bytes(save(to_torch_names(self)))  # `save_file` lets nobody else read it
-            (partial / CONFIG).write_text(json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n")
-            (partial / CARD).write_text(card)
+            # In ASCII: it is read with the encoding of whatever machine it comes to.
+            (partial / CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n")
+            (partial / CARD).write_text(card, "utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         except OSError as error:

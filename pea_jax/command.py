@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gc
+import io
 import logging
 import os
 import pathlib
@@ -40,6 +41,8 @@ def run(main: Callable[[], None]) -> None:
     """
     prepare_devices()
     _hush_orbax()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a letter that the screen's encoding lacks ends no run
     gc.freeze()  # what was imported stays: to look through all of it takes the collector a tenth of a second each time
     try:
         _parse_flags(sys.argv)

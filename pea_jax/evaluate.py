@@ -67,14 +67,16 @@ RESERVED = ("adapter", "untrained", TEACHER, TRANSLATED)
 def main() -> None:
     if OUT.value is None:
         raise PeaError("--out is needed: the JSON file to write")
-    command.check_file("--out", pathlib.Path(OUT.value))
+    command.check_file("--out", out := pathlib.Path(OUT.value))
+    if (PROMPTS.value or FOLDER.value) and out.suffix.lower() != ".json":  # beside which are .md, .html and pictures
+        raise PeaError(f"--out {out}: the report is JSON; name {out.with_suffix('.json')}")
     _check_judges()
     if PROMPTS.value:
-        on_prompts(PROMPTS.value, pathlib.Path(OUT.value))
+        on_prompts(PROMPTS.value, out)
     elif FOLDER.value:
-        on_folders(pathlib.Path(OUT.value))
+        on_folders(out)
     else:
-        on_corpus(pathlib.Path(OUT.value))
+        on_corpus(out)
     processes.wait_for_all("the end")
 
 

@@ -41,7 +41,7 @@ from pea_jax.sampling.picture_files import GuideFiles
 from pea_jax.sampling.picture_folder import draw_folder
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.sampling.prompt_drawing import Drawing, draw_all, drawings
-from pea_jax.sampling.prompt_files import Prompt, read_prompts
+from pea_jax.sampling.prompt_files import Prompt, is_whole, read_prompts
 from pea_jax.sampling.schedulers import FROM_CONFIG, SAMPLERS
 from pea_jax.text.conditioner import AdapterConditioner
 from pea_jax.weights.adapter_layouts import read_config
@@ -113,6 +113,8 @@ def _checked_flags() -> tuple[str, pathlib.Path, bool]:
     """The adapter, what to write and whether that is a folder; what is wrong is told before anything is loaded."""
     if ADAPTER.value is None or OUT.value is None or not (PROMPT.value or PROMPTS.value):
         raise PeaError("--adapter, --prompt and --out are needed, e.g. --adapter DIR --prompt ... --out picture.png")
+    if broken := [text for text in (*PROMPT.value, NEGATIVE.value) if not is_whole(text)]:
+        raise PeaError(f"--prompt {ascii(broken[0])}: not UTF-8; set the terminal to it, or give a file, --prompts")
     out = pathlib.Path(OUT.value)
     is_folder = OUT.value.endswith("/") or out.is_dir()
     (command.check_folder if is_folder else command.check_file)("--out", out)

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import textwrap
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN, SIZE = 8, 14
+LONGEST = 60  # characters of a line of a label
 
 
 def save_grid(
@@ -25,12 +27,12 @@ def save_grid(
     """Write a PNG: a row of uint8 `[H, W, 3]` pictures a label, a title above each column; returns its pixels.
 
     Labels may have several lines, in any script that a font of the system has; Latin, Greek and Cyrillic are always
-    there. The file is complete or not there at all.
+    there. Long lines are broken. The file is complete or not there at all.
 
     Raises:
       OSError: the file cannot be written.
     """
-    font = _font("".join([*column_titles, *row_labels]))
+    font, row_labels = _font("".join([*column_titles, *row_labels])), [*map(_broken, row_labels)]
     height, width = (side * scale for side in rows[0][0].shape[:2])
     label_width, row_height = np.max([(0, height), *(_size(label, font) for label in row_labels)], axis=0)
     title_width, title_height = np.max([(width, SIZE), *(_size(title, font) for title in column_titles)], axis=0)
@@ -55,6 +57,11 @@ def _write(canvas: Image.Image, path: pathlib.Path) -> None:
     partial = path.with_name(path.name + ".partial")
     canvas.save(partial, format="PNG")
     os.replace(partial, path)
+
+
+def _broken(label: str) -> str:
+    """With lines of at most `LONGEST` characters, as a caption would be wider than all pictures."""
+    return "\n".join(textwrap.fill(line, LONGEST) for line in label.splitlines())
 
 
 def _size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
@@ -90,4 +97,8 @@ def _font_files() -> Iterator[str]:
 
 @functools.cache
 def _letters(path: str) -> frozenset[int]:
-    return frozenset(FT2Font(path).get_charmap())
+    """None where the file cannot be read: matplotlib's list is kept, and may be of another machine."""
+    try:
+        return frozenset(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()

@@ -55,7 +55,7 @@ def add_samples(folder: pathlib.Path, picture: pathlib.Path, title: str) -> None
         raise PeaError(f"{picture}: not a PNG file; name one with --samples")
     shutil.copyfile(picture, folder / SAMPLES)
     card = folder / CARD
-    card.write_text(card.read_text() + PICTURE.format(title=title))
+    card.write_text(card.read_text("utf-8") + PICTURE.format(title=title), "utf-8")
 
 
 def samples_at(workdir: pathlib.Path, step: int) -> pathlib.Path | None:

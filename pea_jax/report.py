@@ -204,7 +204,16 @@ def writing(path: pathlib.Path) -> Iterator[None]:
 def _drop_entries_after(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
-    complete = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for i, line in enumerate(lines, 1) if line.endswith(b"\n") and _step_of(line, f"{path}:{i}") <= step]
     partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(line for line in complete if json.loads(line)["step"] <= step))
+    partial.write_bytes(b"".join(kept))
     os.replace(partial, path)
+
+
+def _step_of(line: bytes, where: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        advice = "remove this line, and the same command goes on"
+        raise PeaError(f"{where}: not what a run writes there; {advice}") from error

@@ -127,7 +127,7 @@ def _fields(config: ConfigDict) -> dict[str, Any]:
 
 def _write_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     with command.whole_file("--workdir", workdir / "config.json") as partial:
-        partial.write_text(json.dumps(_fields(config), indent=2, ensure_ascii=False) + "\n")
+        partial.write_text(json.dumps(_fields(config), indent=2) + "\n")
 
 
 class Run:

@@ -1,5 +1,8 @@
 import functools
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,7 @@ from pea_jax.adapter import AdapterDims, PEAdapter
 from pea_jax.errors import PeaError
 from pea_jax.weights.adapter_layouts import read_config
 from pea_jax.weights.torch_names import to_torch_names
+from tests import commands
 
 DIMS = AdapterDims(input_dim=24, hidden_dim=40, pooled_dim=32, output_dim=48)
 
@@ -57,6 +61,33 @@ def test_round_trip_is_bit_equal(tmp_path, num_layers, hidden_dim):
         np.testing.assert_array_equal(value, to_torch_names(again)[name])
     assert read_config(tmp_path / "a") == {"system": "pea"}
     assert (tmp_path / "a" / "README.md").read_text() == "a card"
+
+
+# Run where text files are ASCII by default, as they are ISO-8859-1 with LANG=en_US.
+SAVE = """
+from flax import nnx
+from pea_jax.adapter import AdapterDims, PEAdapter
+from pea_jax.publishing import add_samples
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+adapter = PEAdapter(AdapterDims(4, 4, 4, 4), rngs=nnx.Rngs(0))
+prefix = "\\u0437\\u0430\\u043f\\u0440\\u043e\\u0441: "
+adapter.save_pretrained(folder, {"text_encoder": {"prefix": prefix}}, "\\u00ab-\\u00bb")
+picture = folder.with_name("a.png")
+picture.write_bytes(b"\\x89PNG")
+add_samples(folder, picture, "-")
+"""
+
+
+def test_files_are_the_same_under_every_locale(tmp_path):
+    ascii_alone = dict(os.environ, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    subprocess.run([sys.executable, "-c", SAVE, tmp_path / "a"], env=ascii_alone, cwd=commands.ROOT, check=True)
+    assert json.loads((tmp_path / "a" / "config.json").read_bytes())["text_encoder"]["prefix"] == "запрос: "
+    read = "from pea_jax.weights.adapter_layouts import read_config; print(ascii(read_config('a')))"
+    environment = dict(ascii_alone, PYTHONPATH=str(commands.ROOT))
+    said = subprocess.check_output([sys.executable, "-c", read], env=environment, cwd=tmp_path, text=True)
+    assert said.strip() == ascii({"text_encoder": {"prefix": "запрос: "}})
+    assert (tmp_path / "a" / "README.md").read_text("utf-8").startswith("«-»")
 
 
 def test_linear_start_is_linear_in_standardised_features():

@@ -211,6 +211,7 @@ def _command(name: str, fields: dict[str, object], workdir: pathlib.Path, out: p
         (dict(init_image="{}/none.png"), "{}/none.png: cannot be read (No such file or directory)"),
         (dict(strength=0.5), "--mask and --strength are of a picture to start from; give --init_image"),
         (dict(seed=-1), "command line: flag --seed=-1"),
+        (dict(negative_prompt="\udcea\udcf0"), "--prompt '\\udcea\\udcf0': not UTF-8"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -54,6 +54,13 @@ def test_labels_taller_than_pictures_do_not_overlap(tmp_path):
     assert two.shape[0] - one.shape[0] > 5 * 12
 
 
+@pytest.mark.parametrize("label", ["очень длинная подпись " * 20 + "\nend", "很长" * 200], ids=["words", "no spaces"])
+def test_long_labels_are_broken(tmp_path, label):
+    short = save_grid(tmp_path / "short.png", pictures(1, 1), column_titles=["t"], row_labels=["x"])
+    long = save_grid(tmp_path / "long.png", pictures(1, 1), column_titles=["t"], row_labels=[label])
+    assert long.shape[1] - short.shape[1] < grids.LONGEST * 14 and long.shape[0] > 6 * 14
+
+
 @pytest.mark.parametrize("text", ["красное яблоко", "Їжак ґудзик є", "mạng nhện đỏ", "çğış", "häßlich – “größer”"])
 def test_no_boxes_in_place_of_letters(text):
     font = grids._font(text)
@@ -76,6 +83,14 @@ def test_a_font_with_the_letters_is_preferred(monkeypatch):
     monkeypatch.setattr(grids, "_font_files", lambda: iter([first, second]))
     assert grids._font("apple").path == first
     assert grids._font("яблоко").path == second
+
+
+def test_fonts_that_cannot_be_read_are_passed_over(tmp_path, monkeypatch):
+    """matplotlib's list of them is in a cache folder, which machines may share that have other fonts."""
+    only, broken = font_manager.findfont("DejaVu Sans"), tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    monkeypatch.setattr(grids, "_font_files", lambda: iter([only, str(tmp_path / "gone.ttf"), str(broken)]))
+    assert grids._font("红").path == only
 
 
 def test_a_row_without_label_is_refused(tmp_path):

@@ -58,6 +58,13 @@ def test_resuming_drops_what_came_after_the_checkpoint_and_half_a_line(tmp_path)
     assert [(line["step"], line["loss"]) for line in entries(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
+@pytest.mark.parametrize("line", [b"\n", b"\0\0\0\n", b"\xff\n", b"{}\n", b"3\n", b"<<<<<<< HEAD\n"])
+def test_a_damaged_line_is_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'{"step": 2}\n')
+    with pytest.raises(PeaError, match=r"metrics.jsonl:2: not what a run writes there; remove this line"):
+        Report(tmp_path, first_step=1, num_steps=9, batch_size=1)
+
+
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_bar_has_room_in_a_window(tmp_path, monkeypatch, width):
     """Step, bar, speed and times on one line; each term whole on the lines below."""

@@ -73,6 +73,16 @@ os.kill(os.getpid(), signal.SIGINT)
     assert (result.returncode, result.stderr) == (130, "error: interrupted\n")
 
 
+def test_letters_that_the_screen_has_not_end_no_run():
+    """As with LANG=en_US, which is ISO-8859-1."""
+    letters = r"\u043a\u043e\u0442 cat"
+    program = f"from pea_jax import command, report; command.run(lambda: report.console.print('{letters}'))"
+    environment = dict(os.environ, PYTHONIOENCODING="iso-8859-1")
+    arguments = [sys.executable, "-c", program]
+    said = subprocess.run(arguments, cwd=commands.ROOT, env=environment, capture_output=True, check=False)
+    assert (said.returncode, said.stdout) == (0, b"??? cat\n"), said.stderr
+
+
 def test_a_killed_run_ends_with_the_same_bits(world, finished):
     """Asked to end after step 4, killed after step 9, then left alone."""
     folder, fields = world

@@ -100,6 +100,15 @@ def test_wrong_flags_are_named(tmp_path, flags, said):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["report", "report.md", "report.html"])
+@pytest.mark.parametrize("flags", [dict(prompts="a.txt", config=commands.CONFIG), dict(folder="a=b", reference="b")])
+def test_a_report_is_not_written_over_another_file_of_it(tmp_path, name: str, flags: dict[str, str]):
+    """Without ending it would be the folder of the pictures."""
+    result = commands.run_forked(commands.command("evaluate", {}, **flags, out=tmp_path / name))
+    assert result.returncode == 1
+    assert result.stderr == f"error: --out {tmp_path / name}: the report is JSON; name {tmp_path / 'report.json'}\n"
+
+
 @pytest.mark.parametrize("name", ["a b", "a_b"])  # the latter's pictures would lie in one folder with the former's
 def test_a_name_that_is_there_already_is_refused(tmp_path, name: str):
     flags = dict(folder="a b=x", reference="b", clip="c", out=tmp_path / "report.json")

@@ -32,6 +32,8 @@ def test_objects(tmp_path):
         ('{"prompt": " "}', ":2: must be an object with a prompt"),
         ('{"prompt": "кот", "negativ_prompt": ""}', ":2: has a field 'negativ_prompt'; 'negative_prompt' is meant?"),
         ('{"prompt": "кот", "category": 3}', ":2: category=3 must be a string"),
+        (r'{"prompt": "\ud83c кот"}', ":2: prompt holds half of a surrogate pair"),
+        (r'{"prompt": "кот", "english": "cat \ud83c"}', ":2: english holds half of a surrogate pair"),
         ('{"prompt": "кот", "seed": -1}', ":2: seed=-1 must be a whole number from 0"),
         ('{"prompt": "кот", "seed": true}', ":2: seed=True must be a whole number"),
         ('{"prompt": "кот", "size": [64]}', r":2: size=\[64\] must be \[width, height\]"),
