@@ -45,8 +45,9 @@ LEAST = {
 }  # fmt: skip
 # What they may be at most: shares; a schedule of 1000 training steps has 999 to draw in; seeds of 32 bits, of which the
 # loader takes one more for each bucket.
+BELOW_1 = ("ema_decay", "optimizer.b1", "optimizer.b2")  # 1: an average that never takes anything in
 MOST = {
-    1: ("condition_dropout", "ema_decay", "optimizer.b1", "optimizer.b2", "data.max_bad_rate"),
+    1: ("condition_dropout", "data.max_bad_rate"),
     999: ("sample.steps", "evaluation.steps"),
     2**31 - 1: ("seed",),
     2**32 - 1: ("sample.seed", "evaluation.seed"),
@@ -230,6 +231,9 @@ def check(config: ConfigDict) -> None:
         for name in names:
             if (value := _field(config, name)) > most:
                 raise PeaError(f"config.{name}={value}: must be at most {most}")
+    for name in BELOW_1:
+        if (value := _field(config, name)) >= 1:
+            raise PeaError(f"config.{name}={value}: must be less than 1")
     for name, choices in CHOICES.items():
         if (value := _field(config, name)) not in choices:
             raise PeaError(f"config.{name}={value!r}: choose from {', '.join(filter(None, choices))}")
@@ -306,7 +310,7 @@ def of_run(workdir: pathlib.Path) -> ConfigDict | None:
     if not path.exists():
         return None
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise PeaError(f"{path}: cannot be read ({error}); use another --workdir") from error
     if missing := _missing(json.loads(base("").to_json()), fields):

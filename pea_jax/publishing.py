@@ -84,7 +84,7 @@ def publish(folder: pathlib.Path, repo_id: str, *, private: bool = False, dry_ru
 
 def _only_here(folder: pathlib.Path) -> list[str]:
     """Models that its config.json names and the Hub has not."""
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
     encoders = config.get("text_encoder", {}).get("id", "").split(SEPARATOR)
     return [name for name in (config.get("base_model"), *encoders) if name and is_here(name)]
 

@@ -63,6 +63,14 @@ def test_round_trip_is_bit_equal(tmp_path, num_layers, hidden_dim):
     assert (tmp_path / "a" / "README.md").read_text() == "a card"
 
 
+def test_a_work_directory_is_no_adapter(tmp_path):
+    random_adapter(AdapterDims(4, 5, 6, 7)).save_pretrained(tmp_path / "run" / "adapter", {"system": "pea"}, "a card")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    for read in (PEAdapter.from_pretrained, read_config):
+        with pytest.raises(PeaError, match="run: is no adapter but has one in it; name .*run/adapter$"):
+            read(tmp_path / "run")
+
+
 # Run where text files are ASCII by default, as they are ISO-8859-1 with LANG=en_US.
 SAVE = """
 from flax import nnx

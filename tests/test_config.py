@@ -140,6 +140,8 @@ def test_a_config_file_that_loses_a_field():
         ("seed", 10**20, f"must be at most {2**31 - 1}"),
         ("sample.seed", 2**33, f"must be at most {2**32 - 1}"),
         ("sample.steps", 5000, "must be at most 999"),
+        ("ema_decay", 1.0, "must be less than 1"),
+        ("optimizer.b2", 1.5, "must be less than 1"),
         ("sample.count", 2.5, "must be a whole number"),
         ("sample.guidance_scale", "high", "must be a finite number"),
     ],

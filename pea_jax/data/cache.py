@@ -140,7 +140,7 @@ def read_manifest(folder: str | pathlib.Path) -> dict[str, Any]:
       PeaError: there is none.
     """
     try:
-        return json.loads((pathlib.Path(folder) / _MANIFEST).read_text())
+        return json.loads((pathlib.Path(folder) / _MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         raise PeaError(f"{folder}: no cache here ({error}); python -m pea_jax.precompute makes one") from error
 

@@ -1,17 +1,32 @@
 """Files made from data and kept: beside it, or where that cannot be written, in a cache folder."""
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
+import shutil
+import tempfile
 import uuid
 
 from absl import logging
 
 
 def default_folder() -> str:
-    """Where they go that cannot lie beside their data."""
-    return str(pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pea_jax")
+    """Where they go that cannot lie beside their data; a user without a home keeps them no longer than the process."""
+    try:
+        return str(pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pea_jax")
+    except RuntimeError:
+        return _temporary()
+
+
+@functools.cache
+def _temporary() -> str:
+    """Of this process alone: programs are run from there, and nobody else may have put them there."""
+    folder = tempfile.mkdtemp(prefix="pea_jax-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def places(path: str, suffix: str, cache_dir: str | None = None) -> list[pathlib.Path]:

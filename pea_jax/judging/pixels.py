@@ -124,7 +124,7 @@ def _read(folder: pathlib.Path) -> tuple[pathlib.Path, Mapping[str, Any]]:
         if not path.is_file():
             continue
         try:
-            fields = json.loads(path.read_text())
+            fields = json.loads(path.read_bytes())
             fields = fields[part] if part else fields
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PeaError(f"{path}: cannot be read ({error!r}); download it again") from error

@@ -76,7 +76,7 @@ def load(adapter: str, base_model: str | None) -> tuple[Drawing, dict[str, Any]]
 def _left_out(folder: pathlib.Path) -> dict[str, None]:
     """What the index of Stable Diffusion 1.5 names beside the model; from the Hub it is not downloaded."""
     path = folder / "model_index.json"
-    index = json.loads(path.read_text()) if path.is_file() else {}
+    index = json.loads(path.read_bytes()) if path.is_file() else {}
     return dict.fromkeys(name for name in ("safety_checker", "feature_extractor") if name in index)
 
 

@@ -43,7 +43,7 @@ class PictureFolder:
           PeaError: naming what is different.
         """
         try:
-            found = json.loads((self._path / SETTINGS).read_text())
+            found = json.loads((self._path / SETTINGS).read_bytes())
         except FileNotFoundError:
             if any(self._path.glob("*.png")):
                 raise PeaError(f"{self._path}: holds pictures that were not drawn here; name another folder") from None

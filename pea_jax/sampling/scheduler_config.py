@@ -94,7 +94,7 @@ class SchedulerConfig:
         """Read `folder/subfolder/scheduler_config.json`."""
         path = pathlib.Path(folder) / subfolder / "scheduler_config.json"
         try:
-            return cls.from_dict(json.loads(path.read_text()))
+            return cls.from_dict(json.loads(path.read_bytes()))
         except FileNotFoundError:
             raise PeaError(f"{path}: not found; the folder must be a diffusers pipeline with a scheduler") from None
         except json.JSONDecodeError as error:

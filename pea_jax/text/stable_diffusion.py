@@ -109,7 +109,7 @@ def _text_encoders(folder: pathlib.Path) -> dict[str, str | None]:
     if not path.is_file():
         return {name: None for name in PARTS if (folder / name).is_dir()}
     try:
-        index = json.loads(path.read_text())
+        index = json.loads(path.read_bytes())
         return {name: index[name][1] for name in PARTS if index.get(name, [None])[0]}
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise PeaError(f"{path}: not the index of a diffusers pipeline ({one_line(error)})") from error

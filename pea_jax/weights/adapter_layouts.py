@@ -62,9 +62,12 @@ def find_adapter(name: str | pathlib.Path) -> pathlib.Path:
     """An adapter directory: the path itself, or OWNER/NAME of an adapter on the Hugging Face Hub, downloaded.
 
     Raises:
-      PeaError: as for `locate`, where there is no such folder and it might be a name.
+      PeaError: as for `locate`, where there is no such folder and it might be a name; or it is the work directory in
+        which the adapter lies.
     """
     path = pathlib.Path(name)
+    if (inside := path / "adapter" / WEIGHTS).is_file() and not (path / WEIGHTS).exists():
+        raise PeaError(f"{path}: is no adapter but has one in it; name {inside.parent}")
     return locate(name) if not path.exists() and REPO_ID.fullmatch(str(name)) else path
 
 
@@ -76,7 +79,7 @@ def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
     """
     path = find_adapter(folder) / CONFIG
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_bytes())
     except OSError:
         raise PeaError(f"{path}: no such file; an adapter is a directory written by training or export") from None
     except ValueError as error:

@@ -72,7 +72,7 @@ def _open_shards(index: pathlib.Path, opener: Opener) -> dict[str, StoredArray]:
 
 def _weight_map(index: pathlib.Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
+        weight_map = json.loads(index.read_bytes())["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PeaError(f"{index}: not an index of weight files ({one_line(error)})") from error
     if not isinstance(weight_map, dict):

@@ -23,7 +23,7 @@ def read_config(folder: pathlib.Path, parse: Callable[[Mapping[str, Any]], Any])
     if not path.is_file():
         raise PeaError(f"{path}: no such file; is this the folder of one model?")
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_bytes())
         if not isinstance(fields, dict):
             raise PeaError("not a model config (no JSON object)")
         _check_layers(fields)

@@ -79,7 +79,7 @@ def _cached(hub: Any, repo_id: str, subfolder: str, with_weights: bool) -> pathl
         path = hub.try_to_load_from_cache(repo_id, name)
         if isinstance(path, str):
             root = pathlib.Path(path).parents[name.count("/")]
-            index = json.loads(pathlib.Path(path).read_text()) if name == "model_index.json" else {subfolder: None}
+            index = json.loads(pathlib.Path(path).read_bytes()) if name == "model_index.json" else {subfolder: None}
             folders = [root / folder for folder in ("", *PIPELINE_FOLDERS) if folder in index]
             return root if all(_is_whole(folder, with_weights) for folder in folders) else None
     return None

@@ -51,7 +51,7 @@ def read_open_clip_config(folder: pathlib.Path) -> tuple[Mapping[str, Any], Mapp
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_bytes())
         model = config.get("model_cfg", config)
         model["text_cfg"]["hf_model_name"]
         return dict(model), dict(config.get("preprocess_cfg") or {})
