@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.numpy import load_file, save_file
 
@@ -66,6 +68,18 @@ def test_sharded_files(saved, tmp_path):
     oracle.save_pretrained(tmp_path / "unet", max_shard_size="20KB")
     assert (tmp_path / "unet" / INDEX).is_file()
     assert equal(to_torch_names(load_unet(tmp_path)), saved / "unet" / FILE)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bits_a_number(folder, kind):
+    """Values as PyTorch reads them; what they are computed in is another matter."""
+    path = folder / "unet" / FILE
+    stored = {name: tensor.to(kind) for name, tensor in safetensors.torch.load_file(path).items()}
+    safetensors.torch.save_file(stored, path)
+    for name, value in to_torch_names(load_unet(folder)).items():
+        np.testing.assert_array_equal(value, stored[name].float().numpy())
+    for name, value in to_torch_names(load_unet(folder, dtype=jnp.bfloat16)).items():
+        np.testing.assert_array_equal(value.astype(np.float32), stored[name].bfloat16().float().numpy())
 
 
 def test_half_precision_variant_if_there_is_no_other(folder):
