@@ -20,6 +20,7 @@ A fine-tune of the base model that is shared as one file:
 
 import hashlib
 import itertools
+import math
 import pathlib
 from typing import Any
 
@@ -120,8 +121,13 @@ def _checked_flags() -> tuple[str, pathlib.Path, bool]:
     (command.check_folder if is_folder else command.check_file)("--out", out)
     if not is_folder and out.suffix.lower() not in ("", ".png"):
         raise PeaError(f"--out {out}: pictures are written as PNG; name {out.with_suffix('.png')}")
+    for flag in (GUIDANCE, STRENGTH, CONTROL_SCALE, CONTROL_START, CONTROL_END):
+        if flag.value is not None and not math.isfinite(flag.value):
+            raise PeaError(f"--{flag.name} {flag.value}: must be a number")
     if (CONTROLNET.value is None) != (CONTROL_IMAGE.value is None):
         raise PeaError("--controlnet and --control_image go together; give both or neither")
+    if CONTROLNET.value is None and (CONTROL_SCALE.value, CONTROL_START.value, CONTROL_END.value) != (1, 0, 1):
+        raise PeaError("--control_scale, --control_start and --control_end are of a ControlNet; give --controlnet")
     if INIT_IMAGE.value is None and (MASK.value is not None or STRENGTH.value != 1):
         raise PeaError("--mask and --strength are of a picture to start from; give --init_image")
     return ADAPTER.value, out, is_folder

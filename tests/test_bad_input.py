@@ -209,6 +209,8 @@ def _command(name: str, fields: dict[str, object], workdir: pathlib.Path, out: p
         (dict(lora="{}/style.safetensors:0.5"), "--lora {}/style.safetensors:0.5: no such file"),
         (dict(controlnet="{}"), "--controlnet and --control_image go together"),
         (dict(init_image="{}/none.png"), "{}/none.png: cannot be read (No such file or directory)"),
+        (dict(control_scale=0.5), "--control_scale, --control_start and --control_end are of a ControlNet"),
+        (dict(guidance_scale="nan"), "--guidance_scale nan: must be a number"),
         (dict(strength=0.5), "--mask and --strength are of a picture to start from; give --init_image"),
         (dict(seed=-1), "command line: flag --seed=-1"),
         (dict(negative_prompt="\udcea\udcf0"), "--prompt '\\udcea\\udcf0': not UTF-8"),
