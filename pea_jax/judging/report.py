@@ -66,7 +66,7 @@ def as_markdown(
         parts += ["| prompt | " + " | ".join(systems) + " |", "| --- |" + " --- |" * len(systems)]
     for prompt, paths in rows:
         cells = ["" if path is None else f"![]({_link(path, beside)})" for path in paths.values()]
-        parts.append(f"| {_caption(prompt, '<br>').replace('|', ' ')} | " + " | ".join(cells) + " |")
+        parts.append(f"| {_caption(prompt).replace('|', ' ')} | " + " | ".join(cells) + " |")
     return "\n".join(parts) + "\n"
 
 
@@ -83,13 +83,15 @@ def as_html(title: str, tables: Sequence[Table], rows: Sequence[PictureRow], not
         parts.append(f"<h2>Pictures</h2>\n<table>\n<tr><th>prompt</th>{head}</tr>")
         for prompt, paths in rows:
             cells = "".join(f"<td>{'' if path is None else _embedded(path)}</td>" for path in paths.values())
-            parts.append(f"<tr><td>{_caption(prompt, '<br>')}</td>{cells}</tr>")
+            parts.append(f"<tr><td>{_caption(prompt)}</td>{cells}</tr>")
         parts.append("</table>")
     return "\n".join([*parts, "</body></html>\n"])
 
 
-def _caption(prompt: Prompt, newline: str) -> str:
-    return newline.join(html.escape(text) for text in (prompt.prompt, prompt.english, prompt.category) if text)
+def _caption(prompt: Prompt) -> str:
+    """In one line, as a row of Markdown must be."""
+    texts = (prompt.prompt, prompt.english, prompt.category)
+    return "<br>".join(html.escape(" ".join(text.split())) for text in texts if text)
 
 
 def _link(path: pathlib.Path, beside: pathlib.Path) -> str:

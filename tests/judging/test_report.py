@@ -24,7 +24,7 @@ def rows(tmp_path: pathlib.Path) -> list[PictureRow]:
     path = tmp_path / "a folder" / "0.png"
     path.parent.mkdir()
     Image.new("RGBA", (600, 300), "red").save(path)
-    prompt = Prompt("кот & <кошка>", "a cat", "animals", "1")
+    prompt = Prompt("кот &\n<кошка>", "a cat", "animals", "1")
     return [PictureRow(prompt, {"teacher": path, "<b>|": None})]
 
 
