@@ -43,9 +43,9 @@ LEAST = {
         "evaluation.seen", "evaluation.seed",
     ),
 }  # fmt: skip
+BELOW_1 = ("ema_decay", "optimizer.b1", "optimizer.b2")  # 1: an average that never takes anything in
 # What they may be at most: shares; a schedule of 1000 training steps has 999 to draw in; seeds of 32 bits, of which the
 # loader takes one more for each bucket.
-BELOW_1 = ("ema_decay", "optimizer.b1", "optimizer.b2")  # 1: an average that never takes anything in
 MOST = {
     1: ("condition_dropout", "data.max_bad_rate"),
     999: ("sample.steps", "evaluation.steps"),

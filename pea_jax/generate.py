@@ -33,6 +33,7 @@ from PIL import Image
 from pea_jax import command, processes
 from pea_jax import mesh as meshes
 from pea_jax.config import DTYPES
+from pea_jax.data.text_cleaning import is_unicode
 from pea_jax.distill.cache import fingerprint
 from pea_jax.errors import PeaError
 from pea_jax.grids import save_grid
@@ -42,7 +43,7 @@ from pea_jax.sampling.picture_files import GuideFiles
 from pea_jax.sampling.picture_folder import draw_folder
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.sampling.prompt_drawing import Drawing, draw_all, drawings
-from pea_jax.sampling.prompt_files import Prompt, is_whole, read_prompts
+from pea_jax.sampling.prompt_files import Prompt, read_prompts
 from pea_jax.sampling.schedulers import FROM_CONFIG, SAMPLERS
 from pea_jax.text.conditioner import AdapterConditioner
 from pea_jax.weights.adapter_layouts import read_config
@@ -114,7 +115,7 @@ def _checked_flags() -> tuple[str, pathlib.Path, bool]:
     """The adapter, what to write and whether that is a folder; what is wrong is told before anything is loaded."""
     if ADAPTER.value is None or OUT.value is None or not (PROMPT.value or PROMPTS.value):
         raise PeaError("--adapter, --prompt and --out are needed, e.g. --adapter DIR --prompt ... --out picture.png")
-    if broken := [text for text in (*PROMPT.value, NEGATIVE.value) if not is_whole(text)]:
+    if broken := [text for text in (*PROMPT.value, NEGATIVE.value) if not is_unicode(text)]:
         raise PeaError(f"--prompt {ascii(broken[0])}: not UTF-8; set the terminal to it, or give a file, --prompts")
     out = pathlib.Path(OUT.value)
     is_folder = OUT.value.endswith("/") or out.is_dir()

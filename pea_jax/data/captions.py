@@ -81,7 +81,7 @@ class CaptionRules:
 
     def english_text(self, sample: Sample) -> str:
         """The teacher's caption, "" if there is none."""
-        return _text(sample.record.get(self.english), self._cleaning_of("en"))
+        return self.text_in(sample, "en")
 
     def text_in(self, sample: Sample, language: str) -> str:
         """The caption in one of the languages, "" if there is none."""

@@ -15,6 +15,7 @@ from pea_jax.data import storage
 from pea_jax.data.parquet_rows import as_lines
 from pea_jax.data.samples import HEAD, Part, Sample
 from pea_jax.data.storage import File
+from pea_jax.data.text_cleaning import is_unicode
 from pea_jax.errors import BadSample, PeaError
 
 TABLES = ("metadata.jsonl", "metadata.parquet")
@@ -133,6 +134,6 @@ def _file_name(record: dict[str, Any], where: str) -> str:
         raise BadSample(f"{where}: no text in column file_name")
     if name.startswith("/") or ".." in name.split("/") or "\0" in name or storage.is_remote(name):
         raise BadSample(f"{where}: file_name {name!r} may lead out of the folder; name a file in it")
-    if name != name.encode(errors="ignore").decode():  # JSON may hold half of a surrogate pair
+    if not is_unicode(name):
         raise BadSample(f"{where}: file_name {name!r} cannot be the name of a file")
     return name

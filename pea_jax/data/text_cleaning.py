@@ -15,6 +15,11 @@ _NOT_CHINESE = re.compile("[^\u4e00-\u9fa5,.!?:;，。！？：；“”0-9]")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it has letters alone: JSON may hold half of a surrogate pair, and so a flag that is not UTF-8."""
+    return text == text.encode(errors="ignore").decode()
+
+
 def clean_plain(text: str) -> str:
     """HTML entities resolved, NFC, single spaces; no control characters and no invisible ones."""
     text = _INVISIBLE.sub("", unicodedata.normalize("NFC", html.unescape(text)))

@@ -20,6 +20,7 @@ import numpy as np
 from pea_jax.data import array_records
 from pea_jax.data.samples import Sample
 from pea_jax.data.sources import open_source
+from pea_jax.data.text_cleaning import is_unicode
 from pea_jax.data.tfds_source import CAPTION, INFO, import_tfds
 from pea_jax.errors import PeaError
 from pea_jax.report import console, track
@@ -96,12 +97,7 @@ def _example(sample: Sample) -> dict[str, Any]:
 
 
 def _is_caption(name: str, value: Any) -> bool:
-    return name.startswith(CAPTION) and isinstance(value, str) and _is_unicode(name + value)
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON may hold half of a surrogate pair, which `record` keeps and a column of text cannot."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return name.startswith(CAPTION) and isinstance(value, str) and is_unicode(name + value)  # `record` keeps the others
 
 
 def _write_split(split: str, patterns: str, out: str, workers: int, shard_size: int) -> Any:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from pea_jax.data.text_cleaning import is_unicode
 from pea_jax.errors import PeaError
 from pea_jax.sampling.noise import MOST_SEEDS
 
@@ -53,11 +54,6 @@ def read_prompts(path: str | pathlib.Path) -> list[Prompt]:
     return prompts
 
 
-def is_whole(text: str) -> bool:
-    """Whether it has letters alone: JSON may hold half of a surrogate pair, and so a flag that is not UTF-8."""
-    return text == text.encode(errors="ignore").decode()
-
-
 def _from_object(line: str, where: str) -> Prompt:
     try:
         fields = json.loads(line)
@@ -77,7 +73,7 @@ def _check(fields: dict[str, Any], where: str) -> None:
             raise PeaError(f"{where}: has a field {name!r}; {near[0]!r} is meant?")
         if name in TEXTS and not isinstance(value, str | None):
             raise PeaError(f"{where}: {name}={value!r} must be a string")
-        if isinstance(value, str) and not is_whole(value):
+        if isinstance(value, str) and not is_unicode(value):
             raise PeaError(f"{where}: {name} holds half of a surrogate pair, which is no letter; remove it")
     seed, size = fields.get("seed"), fields.get("size")
     if seed is not None and (type(seed) is not int or not 0 <= seed < MOST_SEEDS):
