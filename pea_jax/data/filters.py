@@ -9,6 +9,7 @@ from pea_jax.data.survey import Bad
 from pea_jax.errors import PeaError
 
 UNSCORED = ("keep", "drop")
+WITHOUT_ENGLISH = "parallel pair without English"  # it cannot be learnt from the teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Filters:
             "sample cannot be read": rows["bad"] == Bad.SAMPLE,
             "image header cannot be read": rows["bad"] == Bad.IMAGE,
             "no caption": rows["caption"] == Kind.NONE,
-            "parallel pair without English": pair & ~rows["english"],
+            WITHOUT_ENGLISH: pair & ~rows["english"],
         }
         if self.min_pixels:
             found[f"fewer than {self.min_pixels} pixels"] = sides[0] * sides[1] < self.min_pixels

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from pea_jax.data import CaptionRules, EnglishAlone, JoinedSource, open_source
 from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
 from pea_jax.data.captions import Kind
-from pea_jax.data.filters import Filters, apply_reasons
+from pea_jax.data.filters import WITHOUT_ENGLISH, Filters, apply_reasons
 from pea_jax.data.skipping import LEAST
 from pea_jax.data.sources import Source
 from pea_jax.data.survey import Bad, Survey, Surveyor, take_survey
@@ -107,7 +107,8 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
         or in one of the others, one has none where `config.data.missing_caption` calls that an error, or no sample is
         left.
     """
-    train, limit, rows = config.data.train, config.data.max_bad_rate, chosen.survey.rows
+    data, rows = config.data, chosen.survey.rows
+    train, limit = data.train, data.max_bad_rate
     bad = np.count_nonzero(rows["bad"])
     if bad > limit * len(rows) and bad >= (LEAST if limit else 1):
         first = f"the first: {chosen.survey.bad[0]}"
@@ -116,8 +117,10 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
     _check_more_languages(caption_rules(config), chosen.survey, train)
     _check_each_caption(config, chosen)
     if not chosen.kept.any():
-        reasons = ", ".join(f"{name}: {count}" for name, count in chosen.removed.items() if count)
-        raise PeaError(f"{train}: none of {len(rows)} samples passes config.data.filters ({reasons or 'no samples'})")
+        reasons = ", ".join(f"{name}: {count}" for name, count in chosen.removed.items() if count) or "no samples"
+        advice = f"; add {data.caption_fields.english}, or `native` true to learn from the picture alone"
+        advice *= chosen.removed[WITHOUT_ENGLISH] > 0
+        raise PeaError(f"{train}: none of {len(rows)} samples passes config.data.filters ({reasons}){advice}")
 
 
 def digest(source: Source) -> str:

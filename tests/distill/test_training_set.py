@@ -157,8 +157,12 @@ def test_nothing_is_left(config, write_shard):  # noqa: F811
     write_shard("a.tar", {"a": members((9, 9)), "b": members(caption_en="")})
     config.data.filters.min_side = 10
     with pytest.raises(
-        PeaError, match="none of 2 samples .*parallel pair without English: 1, a side below 10 pixels: 1"
+        PeaError,
+        match="none of 2 samples .*parallel pair without English: 1, a side below 10 pixels: 1.; add caption_en",
     ):
+        training_set(config)
+    write_shard("a.tar", {"a": members((9, 9))})
+    with pytest.raises(PeaError, match="none of 1 samples .*a side below 10 pixels: 1.$"):
         training_set(config)
 
 
