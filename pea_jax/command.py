@@ -53,9 +53,12 @@ def run(main: Callable[[], None]) -> None:
     except PeaError as error:
         _end_with(error)
     except jax.errors.JaxRuntimeError as error:
-        if not processes.several() or "RESOURCE_EXHAUSTED" in str(error):
-            raise
         reason = " ".join(str(error).split())[:300]
+        if "RESOURCE_EXHAUSTED" in reason:
+            advice = "ask for less at a time: --config.batch_size in training, --batch_size in drawing"
+            _end_with(PeaError(f"not enough memory ({reason}); {advice}"))
+        if not processes.several():
+            raise
         _end_with(PeaError(f"another process of the run was lost, or fails ({reason}); start all again"))
     except OSError as error:
         if error.errno not in _FULL:
