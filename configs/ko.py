@@ -9,7 +9,7 @@ The recipe is the published one (PEA-Diffusion, arXiv 2311.17086; figures of its
 GPUs, about 1,600 GPU-hours; Korean took them 1.6 million samples. `sd15`: batches of 320 on 8 GPUs, hours not
 published. Training data are webdataset shards of pictures with `caption_ko`, or `caption_en` and `caption_ko`: any you
 have, or translated pairs of LAION (laion2B-multi-joined-translated-to-en).
-To download, the base model of the preset and the text encoder:
+To download, the base model of the preset (docs/training.md has a command that takes less of it) and the text encoder:
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
     hf download stable-diffusion-v1-5/stable-diffusion-v1-5

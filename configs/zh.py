@@ -15,7 +15,7 @@ GPUs, about 1,600 GPU-hours; the same with any of the other encoders, whose hour
 and `caption_zh`: any you have, or translated pairs of LAION (laion2B-multi-joined-translated-to-en). WuKong has the
 Chinese culture: `--config.data.caption_fields.native=caption` where its captions have that name. All Chinese ones are
 put into simplified script (`pip install "pea_jax[chinese]"`).
-To download, the base model, for all but `sd15` the first:
+To download, the base model (docs/training.md has a command that takes less of it), for all but `sd15` the first:
 
     hf download stabilityai/stable-diffusion-xl-base-1.0
     hf download stable-diffusion-v1-5/stable-diffusion-v1-5
