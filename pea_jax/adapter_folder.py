@@ -28,6 +28,8 @@ CARD = """\
 ([PEA-Diffusion](https://arxiv.org/abs/2311.17086)). LoRA, ControlNet and samplers of the base model keep working.
 
 {installation}
+In JAX; `.` is the folder of this file, and its name on the Hugging Face Hub goes as well:
+
     python -m pea_jax.generate --adapter . --prompt "..." --out picture.png
 
 In PyTorch, with any pipeline of `diffusers` for this base model and its relatives:
@@ -37,7 +39,7 @@ from diffusers import StableDiffusion{xl}Pipeline
 from pea_jax.pytorch import PEAdapter
 
 pipe = StableDiffusion{xl}Pipeline.from_pretrained("{base_model}")
-adapter = PEAdapter.from_pretrained(".")  # or its name on the Hugging Face Hub
+adapter = PEAdapter.from_pretrained(".")
 pipe(**adapter.encode(pipe, "...")).images[0].save("picture.png")
 ```
 
@@ -73,7 +75,7 @@ PUBLISHED_CARD = """\
 INSTALLATION = """\
 In a clone of pea_jax, with Python 3.11 or newer:
 
-    pip install -e '.[hub]'  # in PyTorch: '.[torch,transformers]'
+    pip install -e '.[hub]'  # in PyTorch, or if the text encoder is there as .bin alone: '.[torch,transformers]'
 """
 
 
