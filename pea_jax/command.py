@@ -31,6 +31,10 @@ TERMINATED_CODE = flags.DEFINE_integer(
     "terminated_code", 0, "Exit code after SIGTERM; another than 0 makes a cluster start the run again"
 )
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find the processes of the run as the cluster names them")
+_LESS_AT_A_TIME = (
+    "ask for less at a time (train: --config.batch_size, or --config.sample.count before the first step; "
+    "generate: --batch_size; evaluate: --config.evaluation.batch_size)"
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -55,8 +59,7 @@ def run(main: Callable[[], None]) -> None:
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         if "RESOURCE_EXHAUSTED" in reason:
-            advice = "ask for less at a time: --config.batch_size in training, --batch_size in drawing"
-            _end_with(PeaError(f"not enough memory ({reason}); {advice}"))
+            _end_with(PeaError(f"not enough memory ({reason}); {_LESS_AT_A_TIME}"))
         if not processes.several():
             raise
         _end_with(PeaError(f"another process of the run was lost, or fails ({reason}); start all again"))
