@@ -73,7 +73,7 @@ class CaptionRules:
             for kind, fields in ((Kind.NATIVE, self.native), (Kind.TRANSLATED, self.translated)):
                 for name in self._names(fields, language):
                     if text := _text(sample.record.get(name), self._cleaning_of(language)):
-                        native = _flag(sample.record.get("native"), kind is Kind.NATIVE)
+                        native = flag(sample.record.get("native"), kind is Kind.NATIVE)
                         return Chosen(kind, language, name, text, native)
         if text := self.english_text(sample):
             return Chosen(Kind.ENGLISH, "en", self.english, text, False)
@@ -194,8 +194,8 @@ def _text(found: Any, rule: str) -> str:
     return text if text.strip() else ""
 
 
-def _flag(found: Any, default: bool) -> bool:
-    """Tables of other programs write flags as texts."""
+def flag(found: Any, default: bool) -> bool:
+    """A record's field as a flag, `default` where it has none; tables of other programs write flags as texts."""
     if isinstance(found, str):
         return found.strip().casefold() not in NO
     return default if found is None else bool(found)
