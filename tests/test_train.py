@@ -141,6 +141,21 @@ def test_a_run_goes_on_with_what_another_machine_needs(world, finished):
     assert result.returncode == 0 and [line["step"] for line in entries(workdir)] == [1], result.stdout + result.stderr
 
 
+def test_the_last_pictures_are_drawn_where_a_run_ended_before_them(world, finished):
+    """Those of a last step at which none would have been due otherwise."""
+    folder, fields = world
+    workdir, last = shutil.copytree(finished, folder / "unseen"), "samples/step_12.png"
+    shutil.rmtree(workdir / "adapter")
+    (workdir / last).unlink()
+    config = json.loads((workdir / "config.json").read_text())
+    config["sample"]["every"] = 5
+    (workdir / "config.json").write_text(json.dumps(config))
+    arguments = commands.command("train", {**fields, "sample.every": 5}, config=CONFIG, workdir=workdir)
+    result = commands.run_forked(arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (workdir / last).read_bytes() == (finished / last).read_bytes()
+
+
 def test_pixels_and_token_ids_in_the_step_give_the_losses_of_the_cache(world, finished):
     folder, fields = world
     fields = {**fields, "data.cached": False, "num_steps": 2}
