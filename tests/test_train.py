@@ -186,15 +186,20 @@ def test_generate_draws_one_picture_and_a_grid(finished, tmp_path):
 def test_evaluate_reports_every_system_on_both_splits(world, finished, tmp_path):
     _, fields = world
     flags = dict(config=CONFIG, adapter=finished / "adapter", out=tmp_path / "report.json")
+    behind = shutil.copytree(finished / "adapter", tmp_path / "behind")
+    config = json.loads((behind / "config.json").read_text())
+    config["text_encoder"]["hidden_state"] -= 1  # another layer of the same encoder
+    (behind / "config.json").write_text(json.dumps(config))
     arguments = commands.command("evaluate", fields, **flags, compare=f"twin={finished / 'adapter'}")
-    result = commands.run_forked(arguments)
+    result = commands.run_forked([*arguments, f"--compare=behind={behind}"])
     assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "report.json").read_text())["results"]
-    names = ["English teacher", "adapter", "twin", "untrained"]
+    names = ["English teacher", "adapter", "twin", "behind", "untrained"]
     assert [(r["split"], r["system"]) for r in results] == [(s, n) for s in ("seen", "held out") for n in names]
     by_name = {r["system"]: r for r in results if r["split"] == "seen"}
     assert by_name["adapter"]["distance"] == by_name["twin"]["distance"]
     assert by_name["adapter"]["distance"] != by_name["untrained"]["distance"]
+    assert by_name["adapter"]["distance"] != by_name["behind"]["distance"]
     assert by_name["English teacher"]["distance"] is None
     assert "English teacher" in result.stdout
 

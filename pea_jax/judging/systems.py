@@ -44,7 +44,7 @@ def adapter_systems(
     """
     systems = []
     for name, folder in folders.items():
-        conditioner = _conditioner(config, frozen, folder, mesh)
+        conditioner = conditioner_of(config, frozen, folder, mesh)
         pipeline.check(conditioner.adapter_dims, folder)
         encoder = conditioner.text_encoder.describe()
         origin = dict(base_model=config.base_model, adapter=_fingerprint(conditioner), text_encoder=encoder)
@@ -52,12 +52,27 @@ def adapter_systems(
     return systems
 
 
-def _conditioner(config: ConfigDict, frozen: FrozenModels, folder: str, mesh: Mesh) -> AdapterConditioner:
+def conditioner_of(config: ConfigDict, frozen: FrozenModels, folder: str, mesh: Mesh) -> AdapterConditioner:
+    """An adapter behind the text encoder that it was trained with: that of the config, which is loaded already, or
+    another one.
+
+    Raises:
+      PeaError: the adapter or its text encoder is missing or broken.
+    """
     rule: Any = read_config(folder).get("text_encoder")
-    ours = dict(config.text_encoder)
-    if isinstance(rule, Mapping) and all(rule.get(name) == ours[name] for name in ("id", "context_length", "prefix")):
+    if isinstance(rule, Mapping) and _is_ours(rule, config, frozen):
         return AdapterConditioner(frozen.student, PEAdapter.from_pretrained(folder))
     return AdapterConditioner.from_pretrained(folder, dtype=jnp.dtype(config.dtype), mesh=mesh)
+
+
+def _is_ours(rule: Mapping[str, Any], config: ConfigDict, frozen: FrozenModels) -> bool:
+    """Whether an adapter's `text_encoder` is the config's, called in the same way."""
+    given = dict(config.text_encoder)
+    described = {**frozen.student.describe(), "id": config.text_encoder.id}
+    others = {name: value for name, value in described.items() if name not in given}
+    return all(rule.get(name) in (given[name], described[name]) for name in given) and all(
+        rule.get(name, value) == value for name, value in others.items()
+    )
 
 
 def _fingerprint(conditioner: AdapterConditioner) -> str:
