@@ -24,7 +24,7 @@ def english_systems(
     config: ConfigDict, frozen: FrozenModels, prompts: Sequence[Prompt], translated: Sequence[str] | None
 ) -> list[System]:
     """The teacher with the English of the prompts, where they have it, and with their translation, if there is one."""
-    english, base = [prompt.english for prompt in prompts], dict(base_model=config.base_model)
+    english, base = [prompt.english for prompt in prompts], _base_of(config)
     systems = [System(TEACHER, frozen.teacher, english, base)] if any(english) else []
     return systems + ([System(TRANSLATED, frozen.teacher, translated, base)] if translated else [])
 
@@ -47,9 +47,16 @@ def adapter_systems(
         conditioner = conditioner_of(config, frozen, folder, mesh)
         pipeline.check(conditioner.adapter_dims, folder)
         encoder = conditioner.text_encoder.describe()
-        origin = dict(base_model=config.base_model, adapter=_fingerprint(conditioner), text_encoder=encoder)
+        origin = dict(_base_of(config), adapter=_fingerprint(conditioner), text_encoder=encoder)
         systems.append(System(name, conditioner, [prompt.prompt for prompt in prompts], origin))
     return systems
+
+
+def _base_of(config: ConfigDict) -> dict[str, Any]:
+    """The base model, and how it computes."""
+    fields: dict[str, Any] = dict(base_model=config.base_model, dtype=config.dtype)
+    fields |= {name: config[name] for name in ("base_model_config", "vae_dtype") if config[name]}
+    return fields | (dict(quantisation=config.quantisation.to_dict()) if config.quantisation.weights else {})
 
 
 def conditioner_of(config: ConfigDict, frozen: FrozenModels, folder: str, mesh: Mesh) -> AdapterConditioner:

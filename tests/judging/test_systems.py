@@ -1,4 +1,4 @@
-"""Which text encoder an adapter is judged behind."""
+"""Which text encoder an adapter is judged behind, and what pictures depend on."""
 
 import json
 import pathlib
@@ -8,9 +8,11 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
+from pea_jax import config as configs
 from pea_jax.adapter import AdapterDims, PEAdapter
 from pea_jax.errors import PeaError
-from pea_jax.judging.systems import conditioner_of
+from pea_jax.judging.prompts import Prompt
+from pea_jax.judging.systems import conditioner_of, english_systems
 from pea_jax.mesh import make_mesh
 from pea_jax.text.encoders import load_text_encoder
 
@@ -49,3 +51,19 @@ def test_another_way_of_calling_it_is_that_of_the_adapter(frozen, judged, name: 
 def test_a_tokenizer_that_pads_otherwise_is_refused(frozen, judged):
     with pytest.raises(PeaError, match="pad_token='<pad>', the adapter was trained with '</s>'"):
         judged({**frozen.student.describe(), "pad_token": "</s>"})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("quantisation.weights", "int8"), ("dtype", "bfloat16"), ("vae_dtype", "bfloat16"), ("base_model_config", "sd")],
+)
+def test_pictures_of_another_arithmetic_are_others(field: str, value: str):
+    """So that a folder of them is not gone on with."""
+
+    def origin(**fields: str):
+        config, prompts = configs.emoji("ru"), [Prompt("кот", "cat", "", "1")]
+        config.update_from_flattened_dict(fields)
+        (system,) = english_systems(config, types.SimpleNamespace(teacher=None), prompts, None)
+        return json.loads(json.dumps(system.origin))
+
+    assert origin(**{field: value}) != origin() == dict(base_model="assets/teacher", dtype="float32")
