@@ -225,7 +225,7 @@ def _all_named(flag: str, texts: list[str]) -> dict[str, str]:
 def _named(flag: str, text: str) -> tuple[str, str]:
     name, separator, folder = text.partition("=")
     if not name or not separator or folder_name(name) in map(folder_name, RESERVED):
-        raise PeaError(f"{flag} {text}: must be NAME=DIR, the name neither adapter nor untrained")
+        raise PeaError(f"{flag} {text}: must be NAME=DIR, and the name none of {', '.join(RESERVED)}")
     return name, folder
 
 
