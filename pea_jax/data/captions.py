@@ -12,6 +12,7 @@ from pea_jax.data.text_cleaning import cleaning
 from pea_jax.errors import BadSample
 
 MAX_KEYWORDS = 3
+PLACE = "{language}"  # in the name of a field; braces around anything else are part of the name
 NO = ("", "0", "false", "no")  # flags that are written as texts
 
 
@@ -144,7 +145,7 @@ class CaptionRules:
 
     def keywords_in(self, language: str) -> str:
         """The field of keywords in a language."""
-        return self.keywords.format(language=language)
+        return self.keywords.replace(PLACE, language)
 
     def languages(self) -> list[str]:
         """The language, and those of `more_languages` but English, which has a field of its own."""
@@ -154,7 +155,7 @@ class CaptionRules:
     def _names(self, fields: Iterable[str], language: str) -> list[str]:
         """What is called the same in every language is in the first."""
         every = language == self.language
-        return [field.format(language=language) for field in fields if every or "{language}" in field]
+        return [field.replace(PLACE, language) for field in fields if every or PLACE in field]
 
     def _cleaning_of(self, language: str) -> str:
         return self.cleaning if language == self.language or self.cleaning == "none" else "plain"
