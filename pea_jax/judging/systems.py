@@ -67,18 +67,28 @@ def conditioner_of(config: ConfigDict, frozen: FrozenModels, folder: str, mesh: 
       PeaError: the adapter or its text encoder is missing or broken.
     """
     rule: Any = read_config(folder).get("text_encoder")
-    if isinstance(rule, Mapping) and _is_ours(rule, config, frozen):
+    described = {**frozen.student.describe(), "id": config.text_encoder.id}
+    if isinstance(rule, Mapping) and _is_called_so(rule, dict(config.text_encoder), described):
         return AdapterConditioner(frozen.student, PEAdapter.from_pretrained(folder))
     return AdapterConditioner.from_pretrained(folder, dtype=jnp.dtype(config.dtype), mesh=mesh)
 
 
-def _is_ours(rule: Mapping[str, Any], config: ConfigDict, frozen: FrozenModels) -> bool:
-    """Whether an adapter's `text_encoder` is the config's, called in the same way."""
-    given = dict(config.text_encoder)
-    described = {**frozen.student.describe(), "id": config.text_encoder.id}
-    others = {name: value for name, value in described.items() if name not in given}
-    return all(rule.get(name) in (given[name], described[name]) for name in given) and all(
-        rule.get(name, value) == value for name, value in others.items()
+def _is_called_so(rule: Mapping[str, Any], given: Mapping[str, Any], described: Mapping[str, Any]) -> bool:
+    """Whether an adapter's `text_encoder` is the config's, called in the same way.
+
+    Args:
+      rule: that of the adapter, as a training described it, or as the config had it that it was brought in with.
+      given: that of the config, which may leave the hidden state to the architecture.
+      described: what this came to.
+    """
+    others = [name for name in described if name not in given and name != "encoders"]
+    return (
+        all(rule.get(name) in (given[name], described[name]) for name in given)
+        and all(rule.get(name, described[name]) == described[name] for name in others)
+        and all(
+            _is_called_so(own, {**given, "id": encoder["id"]}, encoder)
+            for own, encoder in zip(rule.get("encoders", ()), described.get("encoders", ()), strict=False)
+        )
     )
 
 

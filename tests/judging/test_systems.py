@@ -3,6 +3,7 @@
 import json
 import pathlib
 import types
+from typing import Any
 
 import pytest
 from flax import nnx
@@ -15,6 +16,7 @@ from pea_jax.judging.prompts import Prompt
 from pea_jax.judging.systems import conditioner_of, english_systems
 from pea_jax.mesh import make_mesh
 from pea_jax.text.encoders import load_text_encoder
+from pea_jax.text.joined import load_text_encoders, with_padding
 
 ENCODER = "assets/multilingual-e5-small"
 GIVEN = dict(id=ENCODER, context_length=16, prefix="", hidden_state=None)
@@ -41,6 +43,20 @@ def judged(frozen: types.SimpleNamespace, tmp_path: pathlib.Path):
 def test_the_configs_own_is_not_loaded_again(frozen, judged):
     for rule in (frozen.student.describe(), GIVEN):  # of training; of a published adapter that was brought in
         assert judged(rule) is frozen.student
+
+
+def test_nor_are_several_side_by_side(tmp_path: pathlib.Path):
+    """Brought in, each of them says how it pads; not those of another hidden state."""
+    given = {**GIVEN, "id": f"{ENCODER} + {ENCODER}", "context_length": 8}
+    frozen: Any = types.SimpleNamespace(student=load_text_encoders(given["id"], context_length=8, mesh=make_mesh()))
+    trained = frozen.student.describe()
+    other = {**trained, "encoders": [trained["encoders"][0], {**trained["encoders"][1], "hidden_state": -2}]}
+    config = ConfigDict(dict(text_encoder=given, dtype="float32"))
+    for rule, is_ours in ((trained, True), (with_padding(given), True), (other, False)):
+        adapter = PEAdapter(AdapterDims(768, 16, 20, 40), rngs=nnx.Rngs(0))
+        adapter.save_pretrained(tmp_path / "adapter", json.loads(json.dumps(dict(text_encoder=rule))), "card")
+        found = conditioner_of(config, frozen, str(tmp_path / "adapter"), make_mesh()).text_encoder
+        assert (found is frozen.student) == is_ours
 
 
 @pytest.mark.parametrize(("name", "value"), [("hidden_state", -2), ("prefix", "query: "), ("context_length", 12)])
