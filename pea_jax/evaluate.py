@@ -77,7 +77,6 @@ def main() -> None:
         on_folders(out)
     else:
         on_corpus(out)
-    processes.wait_for_all("the end")
 
 
 def _check_judges() -> None:
