@@ -53,6 +53,7 @@ def run(main: Callable[[], None]) -> None:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
         console.quiet = not processes.is_first()
         main()
+        processes.wait_for_all("the end")  # who is done long before the others would end them, and be ended with them
         processes.leave()
     except PeaError as error:
         _end_with(error)

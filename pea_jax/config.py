@@ -95,7 +95,9 @@ def base(language: str) -> ConfigDict:
                 bucket_weights=(),  # how often each comes, e.g. SDXL_BUCKET_WEIGHTS; (): as often as the data have it
                 time_ids="sdxl",  # order of the sizes that the UNet is told: sdxl (height first), published
                 cached=False,  # compute text states and VAE moments once, before the first step
-                cache_dir="",  # where; empty: in the work directory
+                # Where that lies, empty: in the work directory; and what is kept of remote data and of folders that
+                # cannot be written (indices, the survey), empty: in ~/.cache/pea_jax.
+                cache_dir="",
                 num_threads=8,
                 timeout=600.0,  # seconds for one batch, after which reading is taken to hang
                 max_bad_rate=0.01,  # share of samples that cannot be read or decoded; the run stops above it

@@ -35,7 +35,7 @@ from pea_jax.judging.evaluation import Evaluation, Judges
 from pea_jax.judging.picture_files import pictures_in
 from pea_jax.judging.prompts import Prompt, read_prompts, read_translations
 from pea_jax.judging.report import PictureRow, as_html, as_json, as_markdown
-from pea_jax.judging.systems import TEACHER, TRANSLATED
+from pea_jax.judging.systems import TEACHER, TRANSLATED, conditioner_of
 from pea_jax.judging.tables import tables
 from pea_jax.judging.translation import translate
 from pea_jax.report import console
@@ -77,7 +77,6 @@ def main() -> None:
         on_folders(out)
     else:
         on_corpus(out)
-    processes.wait_for_all("the end")
 
 
 def _check_judges() -> None:
@@ -115,9 +114,9 @@ def evaluate(config: ConfigDict, folders: dict[str, str]) -> list[Judgement]:
     judge = Judge(config, concepts, frozen, mesh)
     for name, folder in folders.items():
         judge.pipeline.check(adapters[name].dims, folder)
-    adapters["untrained"] = models.new_adapter(config, frozen, data.initial_states(config, frozen))
-    conditioners = {name: AdapterConditioner(frozen.student, adapter) for name, adapter in adapters.items()}
-    return judge.compare(conditioners)
+    conditioners = {name: conditioner_of(config, frozen, folder, mesh) for name, folder in folders.items()}
+    untrained = models.new_adapter(config, frozen, data.initial_states(config, frozen))
+    return judge.compare({**conditioners, "untrained": AdapterConditioner(frozen.student, untrained)})
 
 
 def on_prompts(file: str, out: pathlib.Path) -> None:
@@ -225,7 +224,7 @@ def _all_named(flag: str, texts: list[str]) -> dict[str, str]:
 def _named(flag: str, text: str) -> tuple[str, str]:
     name, separator, folder = text.partition("=")
     if not name or not separator or folder_name(name) in map(folder_name, RESERVED):
-        raise PeaError(f"{flag} {text}: must be NAME=DIR, the name neither adapter nor untrained")
+        raise PeaError(f"{flag} {text}: must be NAME=DIR, and the name none of {', '.join(RESERVED)}")
     return name, folder
 
 

@@ -108,7 +108,6 @@ def main() -> None:
         drawn = draw_all(pipeline, conditioner, wanted, sampling, guides)
         with command.whole_file("--out", out) as partial:
             _write(partial, sorted(drawn, key=lambda pair: pair[0].row))
-    processes.wait_for_all("the end")
 
 
 def _checked_flags() -> tuple[str, pathlib.Path, bool]:

@@ -97,7 +97,7 @@ def _font_files() -> Iterator[str]:
 
 @functools.cache
 def _letters(path: str) -> frozenset[int]:
-    """None where the file cannot be read: matplotlib's list is kept, and may be of another machine."""
+    """Empty where the file cannot be read: matplotlib's list is kept, and may be of another machine."""
     try:
         return frozenset(FT2Font(path).get_charmap())
     except (OSError, RuntimeError):

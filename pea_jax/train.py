@@ -166,7 +166,8 @@ class Run:
     ) -> TrainState:
         """The steps after `first`. Metrics are read one step late, so that the device never waits for the host."""
         config, pending = self._config, None
-        if first == 0 or (first % config.sample.every == 0 and not pictures.drawn(first)):
+        was_due = first % config.sample.every == 0 or first == config.num_steps
+        if first == 0 or (was_due and not pictures.drawn(first)):  # else it ended before they were there
             pictures.draw(first, state.exported, report)
         report.restart_clock(first)
         for number in range(first + 1, config.num_steps + 1):

@@ -79,6 +79,17 @@ def test_one_process_needs_no_agreement():
         pass
 
 
+def test_who_is_done_first_waits_for_the_others():
+    """However long that takes; JAX would end all of them, here after a second, else after five minutes."""
+    patience = "jax.distributed.initialize = functools.partial(jax.distributed.initialize, shutdown_timeout_seconds=1)"
+    main = "lambda: time.sleep(0 if processes.is_first() else 4) or print('done')"
+    code = f"import functools, time, jax; from pea_jax import command, processes; {patience}; command.run({main})"
+    both = start_two([sys.executable, "-c", code])
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all("done" in out for out, _ in said)
+
+
 def test_an_error_that_nobody_expected_ends_a_process_at_once():
     """And not when its threads, or the other processes, are done."""
     waiting = "import sys, threading, time; threading.Thread(target=time.sleep, args=[600]).start()"

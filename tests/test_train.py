@@ -141,6 +141,21 @@ def test_a_run_goes_on_with_what_another_machine_needs(world, finished):
     assert result.returncode == 0 and [line["step"] for line in entries(workdir)] == [1], result.stdout + result.stderr
 
 
+def test_the_last_pictures_are_drawn_where_a_run_ended_before_them(world, finished):
+    """Those of a last step at which none would have been due otherwise."""
+    folder, fields = world
+    workdir, last = shutil.copytree(finished, folder / "unseen"), "samples/step_12.png"
+    shutil.rmtree(workdir / "adapter")
+    (workdir / last).unlink()
+    config = json.loads((workdir / "config.json").read_text())
+    config["sample"]["every"] = 5
+    (workdir / "config.json").write_text(json.dumps(config))
+    arguments = commands.command("train", {**fields, "sample.every": 5}, config=CONFIG, workdir=workdir)
+    result = commands.run_forked(arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (workdir / last).read_bytes() == (finished / last).read_bytes()
+
+
 def test_pixels_and_token_ids_in_the_step_give_the_losses_of_the_cache(world, finished):
     folder, fields = world
     fields = {**fields, "data.cached": False, "num_steps": 2}
@@ -171,15 +186,20 @@ def test_generate_draws_one_picture_and_a_grid(finished, tmp_path):
 def test_evaluate_reports_every_system_on_both_splits(world, finished, tmp_path):
     _, fields = world
     flags = dict(config=CONFIG, adapter=finished / "adapter", out=tmp_path / "report.json")
+    behind = shutil.copytree(finished / "adapter", tmp_path / "behind")
+    config = json.loads((behind / "config.json").read_text())
+    config["text_encoder"]["hidden_state"] -= 1  # another layer of the same encoder
+    (behind / "config.json").write_text(json.dumps(config))
     arguments = commands.command("evaluate", fields, **flags, compare=f"twin={finished / 'adapter'}")
-    result = commands.run_forked(arguments)
+    result = commands.run_forked([*arguments, f"--compare=behind={behind}"])
     assert result.returncode == 0, result.stderr
     results = json.loads((tmp_path / "report.json").read_text())["results"]
-    names = ["English teacher", "adapter", "twin", "untrained"]
+    names = ["English teacher", "adapter", "twin", "behind", "untrained"]
     assert [(r["split"], r["system"]) for r in results] == [(s, n) for s in ("seen", "held out") for n in names]
     by_name = {r["system"]: r for r in results if r["split"] == "seen"}
     assert by_name["adapter"]["distance"] == by_name["twin"]["distance"]
     assert by_name["adapter"]["distance"] != by_name["untrained"]["distance"]
+    assert by_name["adapter"]["distance"] != by_name["behind"]["distance"]
     assert by_name["English teacher"]["distance"] is None
     assert "English teacher" in result.stdout
 

@@ -12,6 +12,7 @@ from pea_jax.data.text_cleaning import cleaning
 from pea_jax.errors import BadSample
 
 MAX_KEYWORDS = 3
+PLACE = "{language}"  # in the name of a field; braces around anything else are part of the name
 NO = ("", "0", "false", "no")  # flags that are written as texts
 
 
@@ -73,7 +74,7 @@ class CaptionRules:
             for kind, fields in ((Kind.NATIVE, self.native), (Kind.TRANSLATED, self.translated)):
                 for name in self._names(fields, language):
                     if text := _text(sample.record.get(name), self._cleaning_of(language)):
-                        native = _flag(sample.record.get("native"), kind is Kind.NATIVE)
+                        native = flag(sample.record.get("native"), kind is Kind.NATIVE)
                         return Chosen(kind, language, name, text, native)
         if text := self.english_text(sample):
             return Chosen(Kind.ENGLISH, "en", self.english, text, False)
@@ -144,7 +145,7 @@ class CaptionRules:
 
     def keywords_in(self, language: str) -> str:
         """The field of keywords in a language."""
-        return self.keywords.format(language=language)
+        return self.keywords.replace(PLACE, language)
 
     def languages(self) -> list[str]:
         """The language, and those of `more_languages` but English, which has a field of its own."""
@@ -154,7 +155,7 @@ class CaptionRules:
     def _names(self, fields: Iterable[str], language: str) -> list[str]:
         """What is called the same in every language is in the first."""
         every = language == self.language
-        return [field.format(language=language) for field in fields if every or "{language}" in field]
+        return [field.replace(PLACE, language) for field in fields if every or PLACE in field]
 
     def _cleaning_of(self, language: str) -> str:
         return self.cleaning if language == self.language or self.cleaning == "none" else "plain"
@@ -194,8 +195,8 @@ def _text(found: Any, rule: str) -> str:
     return text if text.strip() else ""
 
 
-def _flag(found: Any, default: bool) -> bool:
-    """Tables of other programs write flags as texts."""
+def flag(found: Any, default: bool) -> bool:
+    """A record's field as a flag, `default` where it has none; tables of other programs write flags as texts."""
     if isinstance(found, str):
         return found.strip().casefold() not in NO
     return default if found is None else bool(found)

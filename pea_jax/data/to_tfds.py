@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pea_jax.data import array_records
+from pea_jax.data.captions import flag
 from pea_jax.data.samples import Sample
 from pea_jax.data.sources import open_source
 from pea_jax.data.text_cleaning import is_unicode
@@ -88,7 +89,7 @@ def _example(sample: Sample) -> dict[str, Any]:
         key=sample.key,
         image=sample.image,
         captions=[dict(language=name.removeprefix(CAPTION), text=text) for name, text in captions.items()],
-        native=bool(sample.record.get("native", False)),
+        native=flag(sample.record.get("native"), False),
         width=width,
         height=height,
         scores=[dict(name=name, value=value) for name, value in rest.items() if isinstance(value, float)],

@@ -34,7 +34,9 @@ class Judgement:
 
 def read_concepts(config: ConfigDict) -> tuple[list[Concept], list[Concept]]:
     """The concepts of a config's training and validation shards, in the language and in English."""
-    settings: dict[str, Any] = dict(languages=(config.language, "en"), caption=caption_rules(config).text)
+    settings: dict[str, Any] = dict(
+        languages=(config.language, "en"), cache_dir=config.data.cache_dir or None, caption=caption_rules(config).text
+    )
     train, validation = data_of(config, "train"), data_of(config, "validation")
     return read_split(train, **settings), read_split(validation, **settings)
 

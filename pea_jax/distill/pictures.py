@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from pea_jax import processes
 from pea_jax.adapter import PEAdapter
-from pea_jax.data import CaptionRules, Captions, open_source
+from pea_jax.data import Captions, open_source
 from pea_jax.data.skipping import first_good
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.training_set import caption_rules, data_of
@@ -78,10 +78,10 @@ def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
     """
     rules = dataclasses.replace(caption_rules(config), variants=1, more_languages=())
     train = data_of(config, "train")
-    held_out = _first(config.data.validation, rules, config.sample.count // 2) if config.data.validation else []
-    captions = _first(train, rules, config.sample.count - len(held_out)) + held_out
+
+    def first(patterns: str, count: int) -> list[Captions]:
+        return first_good(open_source(patterns, config.data.cache_dir or None), rules, count)
+
+    held_out = first(config.data.validation, config.sample.count // 2) if config.data.validation else []
+    captions = first(train, config.sample.count - len(held_out)) + held_out
     return [(each.student[0], each.teacher[0]) for each in captions]
-
-
-def _first(patterns: str, rules: CaptionRules, count: int) -> list[Captions]:
-    return first_good(open_source(patterns), rules, count)

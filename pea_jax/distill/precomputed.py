@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from pea_jax import processes
 from pea_jax.data import CachedSource, CacheWriter, Sample, divide
 from pea_jax.data.buckets import Size, add_time_ids, resize_and_crop
+from pea_jax.data.loader import check_buckets
 from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
 from pea_jax.distill.cache import Encoder, fingerprint
@@ -34,11 +35,13 @@ def cached_source(config: ConfigDict, models: Encoders, folder: pathlib.Path) ->
     same `folder`.
 
     Raises:
-      PeaError: the cache in `folder` was made with other models, data or settings, or cannot be made.
+      PeaError: the cache in `folder` was made with other models, data or settings, or cannot be made; or a bucket has
+        fewer samples than a batch, before anything is made for it.
     """
+    training = training_set(config)
+    check_buckets(training.rows_by_bucket, config.batch_size)
     mesh = make_mesh(devices=jax.local_devices())
     encoders = load_encoders(config, mesh) if processes.several() else models
-    training = training_set(config)
     manifest = made_with(config, encoders, training.source)
     _write_missing(config, encoders, folder, mesh, training, manifest)
     processes.wait_for_all("cache")

@@ -18,7 +18,7 @@ Paths = list[list[pathlib.Path | None]]  # by prompt and seed; None: nothing to 
 class System:
     """A name, and what each prompt's text is for it; None: it has none, and draws nothing.
 
-    `origin` says what must be the same for pictures to be the same: the base model, the adapter.
+    `origin` says what must be the same for pictures to be the same: the base model and its numbers, the adapter.
     """
 
     name: str

@@ -31,7 +31,7 @@ class ImageRewards:
         model = load_image_reward(path, mesh)
         self._tokenizer = load_tokenizer(locate(tokenizer, with_weights=False))
         side = model.config.vision.image_size
-        self._preprocessing = preprocessing = Preprocessing(size=side, crop=(side, side))
+        self._preprocessing = preprocessing = Preprocessing(size=side, crop=(side, side), crop_to_even=True)
         graphdef, self._params = nnx.split(model)
 
         def encode(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:

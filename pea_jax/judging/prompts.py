@@ -52,7 +52,7 @@ def read_translations(path: str | pathlib.Path, prompts: Sequence[Prompt]) -> li
       PeaError: the file is missing or broken, or does not have every prompt.
     """
     path = _find(path)
-    lines = _text(path).splitlines()
+    lines = prompt_files.lines_of(_text(path))
     if path.suffix != ".jsonl":
         if len(lines) != len(prompts):
             raise PeaError(f"{path}: {len(lines)} lines for {len(prompts)} prompts; each prompt needs its own line")

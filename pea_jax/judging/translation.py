@@ -7,6 +7,7 @@ from typing import Any
 
 from pea_jax.errors import PeaError
 from pea_jax.judging.prompts import Prompt
+from pea_jax.sampling.prompt_files import lines_of
 from pea_jax.weights.locations import locate
 
 BATCH, LONGEST = 16, 128
@@ -42,7 +43,7 @@ def _read(path: pathlib.Path, name: str) -> dict[tuple[str, str], str]:
     if not path.exists():
         return {}
     try:
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        rows = [json.loads(line) for line in lines_of(path.read_text("utf-8"))]
         return {(row["id"], row["prompt"]): row["english"] for row in rows if row["model"] == name}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PeaError(f"{path}: not what was written there ({error!r}); remove it") from error

@@ -74,12 +74,17 @@ class PictureFolder:
 
     def finish(self) -> None:
         """Writes the records, when all pictures are there."""
-        records = [dict(file_name=self._picture(drawing).name, **drawing.describe()) for drawing in self._wanted]
+        records = map(self._record, self._wanted)
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         self._write(self._path / RECORDS, lambda partial: partial.write_text(lines, encoding="utf-8"))
 
     def pictures(self) -> list[pathlib.Path]:
         return [self._picture(drawing) for drawing in self._wanted]
+
+    def _record(self, drawing: Drawing) -> dict[str, Any]:
+        """With the name of its own file: prompts that are the records of other pictures come with those of theirs."""
+        others = {name: value for name, value in drawing.describe().items() if name != "file_name"}
+        return dict(file_name=self._picture(drawing).name, **others)
 
     def _picture(self, drawing: Drawing) -> pathlib.Path:
         return self._path / f"{drawing.row:0{max(5, len(str(len(self._wanted) - 1)))}}.png"

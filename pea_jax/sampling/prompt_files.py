@@ -43,7 +43,7 @@ def read_prompts(path: str | pathlib.Path) -> list[Prompt]:
     """
     path = pathlib.Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise PeaError(f"{path}: cannot be read ({reason}); name a file of prompts") from error
@@ -52,6 +52,12 @@ def read_prompts(path: str | pathlib.Path) -> list[Prompt]:
     if not prompts:
         raise PeaError(f"{path}: has no prompts; write one a line")
     return prompts
+
+
+def lines_of(text: str) -> list[str]:
+    """Its lines, which end at line feeds alone: to `str.splitlines` U+2028 and the like, which JSON has within texts,
+    are ends as well."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _from_object(line: str, where: str) -> Prompt:

@@ -28,7 +28,8 @@ def load_cn_clip_tokenizer(folder: pathlib.Path) -> Tokenizer:
         weights = checkpoint_in(folder).name
         raise PeaError(f"{path}: no such file; copy the one of cn_clip, or of bert-base-chinese, beside {weights}")
     try:
-        ids = {token.strip(): number for number, token in enumerate(path.read_text("utf-8").splitlines())}
+        with path.open(encoding="utf-8") as lines:  # not `str.splitlines`: one of BERT's Chinese tokens is U+2028
+            ids = {token.strip(): number for number, token in enumerate(lines)}
         model = models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=LONGEST_WORD)
     except ValueError as error:
         raise PeaError(f"{path}: not a vocabulary ({error}); copy or download it again") from error

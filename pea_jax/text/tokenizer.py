@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,10 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A `tokenizers.Tokenizer` with the rules of padding and truncation that its folder states beside it."""
+    """A `tokenizers.Tokenizer` with the rules of padding and truncation that its folder states beside it.
+
+    Any number of threads may use it.
+    """
 
     backend: tokenizers.Tokenizer
     pad_token: str
@@ -38,6 +42,7 @@ class Tokenizer:
     padding_side: str
     model_max_length: int | None
     truncation_side: str = "right"
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @property
     def vocab_size(self) -> int:
@@ -58,12 +63,13 @@ class Tokenizer:
         specials = self.backend.num_special_tokens_to_add(False)
         if context_length <= specials:  # the library would switch truncation off
             raise PeaError(f"context_length={context_length} leaves no room beside {specials} special tokens")
-        self.backend.enable_truncation(context_length, direction=self.truncation_side)
-        self.backend.enable_padding(
-            length=context_length, direction=self.padding_side, pad_id=self.pad_token_id, pad_token=self.pad_token
-        )
+        padding: dict[str, Any] = dict(direction=self.padding_side, pad_id=self.pad_token_id, pad_token=self.pad_token)
         # Of all tokenizers only XLM-R's file makes a token of a space at the end; transformers does not let it.
-        encodings = self.backend.encode_batch([text.strip() for text in texts])
+        stripped = [text.strip() for text in texts]
+        with self._lock:  # both settings are the backend's own, and while it encodes, older ones refuse to be set
+            self.backend.enable_truncation(context_length, direction=self.truncation_side)
+            self.backend.enable_padding(length=context_length, **padding)
+            encodings = self.backend.encode_batch(stripped)
         return {
             "input_ids": _rows([encoding.ids for encoding in encodings], context_length),
             "attention_mask": _rows([encoding.attention_mask for encoding in encodings], context_length),

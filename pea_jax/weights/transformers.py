@@ -34,7 +34,7 @@ def load_clip_text(
       folder: a transformers folder, a diffusers folder with `subfolder` in it, or a checkpoint in one file.
       subfolder: "text_encoder", say.
       dtype: of storage and computation.
-      mesh: where the parameters are placed, by `mesh.frozen_sharding`; by default on the default device.
+      mesh: where the parameters are placed, by `partition.frozen_sharding`; by default on the default device.
       config: for a checkpoint in one file, as for `load_unet`.
 
     Raises:

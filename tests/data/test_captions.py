@@ -17,6 +17,12 @@ def test_variants():
     assert all("яблоко" not in caption.lower() for caption in captions[6:])
 
 
+def test_braces_around_anything_but_language_are_part_of_a_name():
+    """Of a field that no sample has, as its message then says."""
+    rules = CaptionRules("ru", translated=("caption_{lang}", "{}_{language}", "text {"), keywords="{0}")
+    assert rules.names() == ["caption_{lang}", "{}_ru", "text {", "caption_en"] and rules.keywords_in("ru") == "{0}"
+
+
 def test_variants_stay_the_same_for_ever():
     """Caches of text states are made with them."""
     expected = ["яблоко", "яблоко, красное, зрелое, фрукт", "яблоко, фрукт"]  # ranked by hand with sha256sum

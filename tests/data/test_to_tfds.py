@@ -42,12 +42,13 @@ def test_other_programs_find_flag_sizes_and_scores_in_columns(write_shard, make_
     record = dict(native=True, aesthetic=0.1, captions={"nested": None}, caption_it=None)
     members = make_sample(3)
     members["json"] = json.dumps(json.loads(members["json"]) | record).encode()
-    shard, out = write_shard("a.tar", {"a": make_sample(1), "b": members}), str(tmp_path / "out")
-    assert convert({"train": shard}, out) == {"train": 2}
+    samples = {"a": make_sample(1), "b": members, "c": make_sample(4, native="false")}
+    shard, out = write_shard("a.tar", samples), str(tmp_path / "out")
+    assert convert({"train": shard}, out) == {"train": 3}
     assert TfdsSource(out)[1].record == WebDatasetSource(shard)[1].record
-    plain, native = tfds.builder_from_directory(out).as_data_source("train")
+    plain, native, written = tfds.builder_from_directory(out).as_data_source("train")
     assert native["image"].shape == (8, 8, 3) and (native["width"], native["height"]) == (8, 8)
-    assert bool(native["native"]) and not plain["native"]
+    assert bool(native["native"]) and not plain["native"] and not written["native"]
     assert native["captions"]["language"] == [b"en", b"ru"]
     assert native["scores"]["name"] == [b"aesthetic"] and native["scores"]["value"] == [pytest.approx(0.1)]
 

@@ -1,13 +1,17 @@
 """From a config to what is trained on: the emoji as ever, and toys for every rule."""
 
 import json
+import pathlib
 
+import fsspec
 import numpy as np
 import pytest
 
 from pea_jax import config as configs
 from pea_jax.data.captions import Kind
-from pea_jax.distill.training_set import caption_rules, training_set
+from pea_jax.distill.judging import read_concepts
+from pea_jax.distill.pictures import sample_prompts
+from pea_jax.distill.training_set import caption_rules, look_at, training_set
 from pea_jax.errors import PeaError
 from tests.commands import ROOT
 from tests.data.conftest import png, write_shard  # noqa: F401 (a fixture)
@@ -26,6 +30,19 @@ def config(tmp_path):
     config.data.buckets = ((64, 64), (96, 64))
     config.batch_size = 2
     return config
+
+
+@pytest.mark.parametrize("read", [look_at, sample_prompts, read_concepts])
+def test_what_is_kept_of_remote_shards_lies_where_the_config_says(config, write_shard, tmp_path, monkeypatch, read):  # noqa: F811
+    """Made once for all that a command reads, and nothing of it in the user's home."""
+    shard = pathlib.Path(write_shard("a.tar", {name: members() for name in "abcd"}))
+    fsspec.filesystem("memory").pipe_file("/kept/a.tar", shard.read_bytes())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    config.data.train = config.data.validation = "memory://kept/a.tar"
+    config.data.cache_dir = str(tmp_path / "cache")
+    read(config)
+    assert [path.name for path in (tmp_path / "cache").rglob("*.pea_index")] == ["a.tar.pea_index"]
+    assert not (tmp_path / "home").exists()
 
 
 def test_the_published_filters_and_order(config, write_shard):  # noqa: F811

@@ -113,6 +113,13 @@ def test_rewards_agree(oracle, folder):
     np.testing.assert_allclose(found.reshape(-1), expected, atol=1e-4 * expected.std())
 
 
+def test_a_wide_picture_is_cut_as_torchvision_cuts_it(folder):
+    """Of three pixels too many, one and a half on each side, it leaves out two on the left: it rounds to even."""
+    wide = Image.fromarray(np.random.default_rng(2).integers(0, 256, (SIDE, SIDE + 3, 3)).astype(np.uint8))
+    rewards = ImageRewards(folder / "ImageReward.pt", folder / "tokenizer")
+    assert rewards(TEXTS[:1], [wide]) == rewards(TEXTS[:1], [wide.crop((2, 0, SIDE + 2, SIDE))])
+
+
 def test_more_than_one_program_takes(folder):
     """70 pictures are two rounds; each text keeps its own."""
     rewards = ImageRewards(folder / "ImageReward.pt", folder / "tokenizer")

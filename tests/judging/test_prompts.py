@@ -40,6 +40,14 @@ def test_lines_and_json(tmp_path: pathlib.Path):
     assert read_translations(tmp_path / "t.txt", prompts) == ["tomcat", "house"]
 
 
+def test_separators_within_a_translation_end_no_line(tmp_path: pathlib.Path):
+    prompts = [Prompt("кот", None, "", "cat")]
+    (tmp_path / "t.txt").write_text("a\u2028cat\n", "utf-8")
+    (tmp_path / "t.jsonl").write_text('{"id": "cat", "english": "a\u2028cat"}\n', "utf-8")
+    for name in ("t.txt", "t.jsonl"):
+        assert read_translations(tmp_path / name, prompts) == ["a\u2028cat"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

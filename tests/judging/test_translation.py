@@ -49,6 +49,13 @@ def test_marian_translates_and_is_asked_once(tmp_path: pathlib.Path, monkeypatch
     assert translate(str(tmp_path / "model"), PROMPTS, "ru", kept) == more
 
 
+def test_what_was_kept_is_read_whatever_its_letters(tmp_path: pathlib.Path):
+    prompts, kept = [Prompt("красный\u2028кот", None, "", "1")], tmp_path / "translations.jsonl"
+    found = {("1", prompts[0].prompt): "a red\x85cat"}
+    translation._write(kept, "a model", prompts, found)
+    assert translate("a model", prompts, "ru", kept) == ["a red\x85cat"]
+
+
 def nllb(folder: pathlib.Path) -> transformers.PreTrainedTokenizerBase:
     return transformers.NllbTokenizer({word: number for number, word in enumerate(WORDS)}, [])
 

@@ -12,7 +12,7 @@ from pea_jax.errors import PeaError
 from pea_jax.sampling.picture_folder import PictureFolder, draw_folder
 from pea_jax.sampling.pipeline import Sampling
 from pea_jax.sampling.prompt_drawing import drawings
-from pea_jax.sampling.prompt_files import Prompt
+from pea_jax.sampling.prompt_files import Prompt, read_prompts
 from tests.sampling.stand_ins import Conditioner, Pipeline
 
 PROMPTS = [Prompt(letter, category="letters" if letter < "d" else None) for letter in "abcdefg"]
@@ -33,6 +33,17 @@ def test_pictures_and_records(tmp_path):
     common = dict(negative_prompt="ugly", seed=5, width=8, height=8)
     assert records[2] == dict(file_name="00002.png", prompt="c", index=2, category="letters", **common)
     assert sorted(path.suffix for path in (tmp_path / "new" / "out").iterdir()) == [".json", ".jsonl"] + [".png"] * 7
+
+
+def test_records_are_a_file_of_prompts_too(tmp_path):
+    """The same pictures with another adapter, say; each record names the file of its own picture."""
+    draw(tmp_path / "first", Pipeline())
+    prompts = read_prompts(tmp_path / "first" / "metadata.jsonl")[2:]
+    draw(tmp_path / "again", Pipeline(), drawings(prompts, negative_prompt="", seeds=[0], width=16, height=8))
+    records = [json.loads(line) for line in (tmp_path / "again" / "metadata.jsonl").read_text().splitlines()]
+    assert [record["file_name"] for record in records] == [f"0000{i}.png" for i in range(5)]
+    expected = dict(prompt="c", negative_prompt="ugly", seed=5, index=0, width=16, height=8, category="letters")
+    assert records[0] == dict(file_name="00000.png", **expected)
 
 
 def test_what_is_there_is_not_drawn_again(tmp_path):

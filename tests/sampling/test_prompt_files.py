@@ -14,6 +14,15 @@ def test_one_prompt_a_line(tmp_path):
     assert read_prompts(path) == [Prompt("красное яблоко"), Prompt("кот")]
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_separators_within_a_text_end_no_line(tmp_path, separator):
+    """JSON that is not kept in ASCII has them as they are, and so have texts from the web."""
+    text = f"кот{separator}пёс"
+    (tmp_path / "a.jsonl").write_text(json.dumps(dict(prompt=text), ensure_ascii=False) + "\n", "utf-8")
+    (tmp_path / "a.txt").write_text(f"{text}\n", "utf-8")
+    assert read_prompts(tmp_path / "a.jsonl") == read_prompts(tmp_path / "a.txt") == [Prompt(text)]
+
+
 def test_objects(tmp_path):
     path = tmp_path / "prompts.jsonl"
     whole = dict(prompt="кот", negative_prompt="", seed=2**32 - 1, size=[64, 32], category="animals", id="a1")

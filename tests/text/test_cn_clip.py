@@ -35,6 +35,12 @@ def test_ids(folder: pathlib.Path, length: int):
         assert mask.sum() == len(expected)
 
 
+def test_a_line_separator_is_a_token(tmp_path: pathlib.Path):
+    """As in bert-base-chinese, which has U+2028 in a line of its own: later ids are the numbers of their lines."""
+    clips.save_vocabulary(tmp_path, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2028", "\x85", "猫"))
+    assert load_cn_clip_tokenizer(tmp_path).encode(["猫"], 4)["input_ids"].tolist() == [[2, 6, 3, 0]]
+
+
 @pytest.mark.parametrize(
     ("text", "count"), [("\ue000", 1), ("\ufffd\u200b\x00", 0), ("\u3000\r\n\t", 0), ("x" * 201, 1)]
 )

@@ -1,8 +1,11 @@
 """Tokenizers against transformers' own."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -192,3 +195,34 @@ def test_settings_of_a_bert_stand_above_its_tokenizer_json(tmp_path, cleaning, n
     texts = ["Café café cafe", "红果 Caf红"]
     expected = transformers.AutoTokenizer.from_pretrained(tmp_path)(texts, padding="max_length", max_length=12)
     np.testing.assert_array_equal(load_tokenizer(tmp_path).encode(texts, 12)["input_ids"], expected.input_ids)
+
+
+class Busy:
+    """A backend that, as those of tokenizers before 0.23, cannot be set while it encodes."""
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        self._backend, self._encodes = backend, 0
+
+    def __getattr__(self, name: str):
+        if name.startswith("enable_") and self._encodes:
+            raise RuntimeError("Already borrowed")
+        return getattr(self._backend, name)
+
+    def encode_batch(self, texts: list[str]) -> list[tokenizers.Encoding]:
+        self._encodes += 1
+        time.sleep(0.01)  # others have their turn
+        encodings = self._backend.encode_batch(texts)
+        self._encodes -= 1
+        return encodings
+
+
+def test_threads_may_share_a_tokenizer():
+    """As those that read the training set do; each gets the length that it asks for."""
+    alone = load_tokenizer(E5)
+    shared = dataclasses.replace(alone, backend=Busy(load_tokenizer(E5).backend))
+    lengths = [8, 16] * 8
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda length: shared.encode(TEXTS, length), lengths))
+    for length, tokens in zip(lengths, found, strict=True):
+        for name, expected in alone.encode(TEXTS, length).items():
+            np.testing.assert_array_equal(tokens[name], expected)
