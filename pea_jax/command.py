@@ -32,7 +32,7 @@ TERMINATED_CODE = flags.DEFINE_integer(
 )
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find the processes of the run as the cluster names them")
 _LESS_AT_A_TIME = (
-    "ask for less at a time (train: --config.batch_size, or --config.sample.count before the first step; "
+    "ask for less at a time (train: --config.num_microbatches, or --config.sample.count before the first step; "
     "generate: --batch_size; evaluate: --config.evaluation.batch_size)"
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -31,9 +31,10 @@ SDXL_BUCKET_WEIGHTS = (0.0049, 0.0068, 0.0807, 0.0723, 0.2208, 0.2068, 0.2939, 0
 # What fields must be at least; each is read only later than a run starts, or would go unnoticed.
 LEAST = {
     1: (
-        "batch_size", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep", "text_encoder.context_length",
-        "data.caption_variants", "data.num_threads", "data.max_pixels", "adapter.hidden_dim", "adapter.num_layers",
-        "sample.every", "sample.steps", "evaluation.steps", "evaluation.batch_size", "sample.count",
+        "batch_size", "num_microbatches", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep",
+        "text_encoder.context_length", "data.caption_variants", "data.num_threads", "data.max_pixels",
+        "adapter.hidden_dim", "adapter.num_layers", "sample.every", "sample.steps", "sample.count",
+        "evaluation.steps", "evaluation.batch_size",
     ),
     0: (
         "seed", "linear_start", "loss.noise", "loss.output", "loss.features", "loss.conditioning", "loss.contrast",
@@ -118,6 +119,7 @@ def base(language: str) -> ConfigDict:
             ),
             ema_decay=0.0,  # 0: no average of the adapter
             batch_size=240,  # over all devices
+            num_microbatches=1,  # parts of a batch, computed one after the other to save memory (gradient accumulation)
             num_steps=50_000,
             seed=0,
             dtype="bfloat16",  # of the frozen models
@@ -239,6 +241,9 @@ def check(config: ConfigDict) -> None:
     for name, choices in CHOICES.items():
         if (value := _field(config, name)) not in choices:
             raise PeaError(f"config.{name}={value!r}: choose from {', '.join(filter(None, choices))}")
+    if config.batch_size % config.num_microbatches:
+        parts = f"{config.num_microbatches} parts of equal size"
+        raise PeaError(f"config.batch_size={config.batch_size}: cannot be split into {parts} (num_microbatches)")
     if not any(value for name, value in config.loss.items() if name != "hybrid"):
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
 

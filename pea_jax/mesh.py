@@ -53,21 +53,23 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def make_mesh_for(batch_size: int, data: int = -1, fsdp: int = 1) -> Mesh:
-    """The mesh on which batches of that many samples are trained on.
+def make_mesh_for(batch_size: int, data: int = -1, fsdp: int = 1, *, microbatches: int = 1) -> Mesh:
+    """The mesh on which batches of that many samples are trained on, in so many parts.
 
-    Of CPU cores, which are devices by number only, as many as can share a batch.
+    Of CPU cores, which are devices by number only, as many as can share a part.
 
     Raises:
-      PeaError: as `make_mesh`, or the devices cannot share a batch.
+      PeaError: as `make_mesh`, or the devices cannot share a part.
     """
+    part = batch_size // microbatches
     devices = jax.devices()
     if devices[0].platform == "cpu" and jax.process_count() == 1 and -1 in (data, fsdp):
-        sharing = (n for n in range(len(devices), 1, -1) if batch_size % n == 0 and n % max(data, fsdp, 1) == 0)
+        sharing = (n for n in range(len(devices), 1, -1) if part % n == 0 and n % max(data, fsdp, 1) == 0)
         devices = devices[: next(sharing, 1)]
     mesh = make_mesh(data, fsdp, devices)
-    if batch_size % mesh.size:
-        raise PeaError(f"config.batch_size={batch_size} must be a multiple of the {mesh.size} devices")
+    if part % mesh.size:
+        parts = f" in {microbatches} microbatches" if microbatches > 1 else ""
+        raise PeaError(f"config.batch_size={batch_size}{parts} must be a multiple of the {mesh.size} devices")
     return mesh
 
 

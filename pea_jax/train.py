@@ -72,7 +72,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
         console.print(f"{workdir}: all {config.num_steps} steps are done; the adapter is in {folder}")
         return
     check_replaceable(folder)
-    mesh = meshes.make_mesh_for(config.batch_size, **config.mesh)
+    mesh = meshes.make_mesh_for(config.batch_size, **config.mesh, microbatches=config.num_microbatches)
     with processes.first_goes_ahead("survey"):  # which it leaves on disk for the others
         prompts = sample_prompts(config)
         training_set(config)
@@ -144,7 +144,7 @@ class Run:
     ):
         self._config, self._mesh = config, mesh
         task = models.make_task(config, frozen_models, adapter, mesh)
-        step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay)
+        step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay, config.num_microbatches)
         if mesh.shape["fsdp"] > 1:
             parameters = models.frozen_parameters(frozen_models, cached=config.data.cached)
             console.print(partition.summary(parameters, mesh), highlight=False)

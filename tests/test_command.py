@@ -13,4 +13,4 @@ def test_memory_that_is_not_there():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert done.stderr.startswith("error: not enough memory (RESOURCE_EXHAUSTED: ")
-    assert "--config.batch_size" in done.stderr and done.stderr.count("\n") == 1
+    assert "--config.num_microbatches" in done.stderr and done.stderr.count("\n") == 1

@@ -74,6 +74,9 @@ def test_accelerators_must_share_a_batch(monkeypatch):
     with pytest.raises(PeaError, match="config.batch_size=32 must be a multiple of the 6 devices"):
         make_mesh_for(32)
     assert make_mesh_for(36).size == 6
+    with pytest.raises(PeaError, match="config.batch_size=36 in 4 microbatches must be a multiple of the 6 devices"):
+        make_mesh_for(36, microbatches=4)
+    assert make_mesh_for(24, microbatches=4).size == 6
 
 
 def test_what_hosts_cannot_share():

@@ -37,7 +37,7 @@ def fields(world, tmp_path_factory):
 
 def test_the_command(fields, tmp_path):
     flags = dict(config=commands.CONFIG, batch=3, out=tmp_path / "plan.json")
-    result = commands.run(commands.command("plan", fields, **flags))
+    result = commands.run(commands.command("plan", fields | dict(batch_size=24, num_microbatches=2), **flags))
     assert result.returncode == 0, result.stderr
     (plan,) = json.loads((tmp_path / "plan.json").read_text())
     step = plan["step"]
@@ -46,6 +46,8 @@ def test_the_command(fields, tmp_path):
     assert step["parameters"] > 4e5 and 0.5 * step["memory"] < parts <= 1.1 * step["memory"]
     assert step["activations"] > 0 and 0 < step["gathered"] < step["reduced"]  # the texts, for the contrast
     assert step["flops"] == step["executed_flops"] > 1e7
+    each = 24 // plan["chips"]
+    assert f"{each} a chip, {each // 2} at a time" in result.stdout  # `batch` is of a part
     assert f"3 a chip, {3 * plan['chips']} in all" in result.stdout and "peak not known" in result.stdout
 
 

@@ -45,7 +45,7 @@ def run_with(config: ConfigDict, frozen_models: FrozenModels, mesh: Mesh) -> Abs
     adapter = nnx.eval_shape(lambda: models.new_adapter(config, frozen_models))
     state = jax.eval_shape(lambda: models.first_state(config, nnx.state(models.new_adapter(config, frozen_models))))
     task = models.make_task(config, frozen_models, adapter, mesh)
-    train_step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay)
+    train_step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay, config.num_microbatches)
     return AbstractRun(
         train_step,
         _placed(state, replicated(mesh)),

@@ -108,7 +108,7 @@ def make_plans(
 def compiler_of(config: ConfigDict, one: Slice, folder: pathlib.Path | None = None) -> Callable[[Size, int], Compiled]:
     """What compiles the step of a config for one slice, in this process; `folder` as for `compile_step`."""
     config = copy.deepcopy(config)
-    config.batch_size = one.mesh.size  # `compile_step` sets the batch
+    config.batch_size, config.num_microbatches = one.mesh.size, 1  # `compile_step` sets the batch
     run, limit = abstract_run(config, one.mesh), chips.memory_of(one.mesh.devices.flat[0])
     return functools.partial(compile_step, run, one.mesh, limit, folder=folder)
 

@@ -63,14 +63,23 @@ def make_optimizer(
 
 
 def make_train_step(
-    task: DistillationTask, optimizer: optax.GradientTransformation, schedule: optax.Schedule, ema_decay: float = 0.0
+    task: DistillationTask,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    ema_decay: float = 0.0,
+    microbatches: int = 1,
 ) -> Callable:
-    """The step for `jax.jit(step, donate_argnums=0)`; only `state` is differentiated, and only it changes."""
+    """The step for `jax.jit(step, donate_argnums=0)`; only `state` is differentiated, and only it changes.
+
+    Args:
+      microbatches: parts of equal size into which the batch is split; loss and gradient of one after the other are
+        computed, and their means taken (gradient accumulation), so that the memory of one part is enough.
+    """
 
     def train_step(state: TrainState, frozen, batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         with attention.traced_for(task.mesh):
-            (loss, terms), gradient = jax.value_and_grad(task.loss, has_aux=True)(state.params, frozen, batch, key)
+            (loss, terms), gradient = _gradient(task, microbatches, state.params, frozen, batch, key)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = None if state.ema is None else _averaged(state.ema, params, ema_decay, state.step)
@@ -83,6 +92,25 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, ema, state.key), metrics
 
     return train_step
+
+
+def _gradient(task: DistillationTask, microbatches: int, params, frozen, batch, key: Array):
+    """`((loss, terms), gradient)`, means over the batch."""
+    compute = jax.value_and_grad(task.loss, has_aux=True)
+    if microbatches == 1:
+        return compute(params, frozen, batch, key)
+    # Every so many samples one, not so many in a row: each device has its share of every part without sending any.
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0), batch)
+
+    def add(total, part):
+        number, samples = part
+        found = compute(params, frozen, samples, jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, total, found), None
+
+    first = jax.eval_shape(compute, params, frozen, jax.tree.map(lambda x: x[0], parts), key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+    total, _ = jax.lax.scan(add, zeros, (jnp.arange(microbatches), parts))
+    return jax.tree.map(lambda x: x / microbatches, total)
 
 
 def _averaged(average, params, decay: float, step: Array):

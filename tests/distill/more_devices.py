@@ -23,7 +23,7 @@ from pea_jax.data.batches import Batches
 from pea_jax.data.loader import make_loader
 from pea_jax.distill.step import TrainState, make_optimizer, make_train_step
 
-STEPS, SAMPLES, BATCH = 12, 20, 4  # 2.4 epochs
+STEPS, SAMPLES, BATCH, PARTS = 12, 40, 8, 2  # 2.4 epochs, each batch in two parts
 
 
 class Source:
@@ -64,7 +64,7 @@ def main(folder: pathlib.Path) -> None:
         """The steps after `first`, on so many devices; resumed where a run on others left off."""
         axes = (AxisType.Auto,) * 2
         mesh = jax.make_mesh((devices, 1), meshes.AXES, axis_types=axes, devices=jax.devices()[:devices])
-        step = jax.jit(make_train_step(task, *optimizer, 0.9))
+        step = jax.jit(make_train_step(task, *optimizer, 0.9, PARTS))
         iterator = Batches(make_loader(Source(), lambda record, rng: record, batch_size=BATCH, seed=0, num_threads=1))
         state = TrainState.create(task.params, optimizer[0], jax.random.key(1), ema=True)
         state = jax.device_put(state, meshes.replicated(mesh))

@@ -21,4 +21,4 @@ def test_one_device_then_two_then_four(tmp_path):
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert len(set(losses[1])) == len(losses[1])
     epochs = [sorted(row for step in alone[first : first + 5] for row in step["rows"]) for first in (0, 5)]
-    assert epochs == [list(range(20))] * 2
+    assert epochs == [list(range(40))] * 2

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from pea_jax.distill.step import TrainState, make_optimizer, make_train_step
 
@@ -22,6 +23,26 @@ class QuadraticTask:
         noise = 0.1 * jax.random.normal(key, params["w"].shape)
         error = jnp.mean(jnp.square(params["w"] * frozen["scale"] - jnp.mean(batch, axis=0) + noise))
         return error, dict(output=error)
+
+
+class SamplesTask:
+    """A loss that is a mean over samples, as those of a `DistillationTask` are."""
+
+    mesh = None
+
+    def loss(self, params, frozen, batch, key):
+        error = jnp.mean(jnp.square(batch["x"] @ params["w"] - batch["y"]))
+        return 3 * error, dict(output=error)
+
+
+def step_in_parts(microbatches: int):
+    """The state and the metrics after one step on 12 samples."""
+    rng = np.random.default_rng(0)
+    batch = {name: rng.normal(size=(12, *shape)).astype(np.float32) for name, shape in dict(x=(3,), y=()).items()}
+    optimizer, schedule = make_optimizer(**SCHEDULE | dict(warmup_steps=0), clip_norm=0.5)
+    state = TrainState.create({"w": jnp.ones(3)}, optimizer, jax.random.key(0), ema=False)
+    step = make_train_step(SamplesTask(), optimizer, schedule, microbatches=microbatches)
+    return jax.jit(step)(state, None, batch)
 
 
 def run(steps: int, state: TrainState | None = None, ema: float = 0.0, **options):
@@ -76,6 +97,33 @@ def test_update_is_adamw_of_the_clipped_gradient():
         updates, opt_state = optimizer.update(gradient, opt_state, reference)
         reference = optax.apply_updates(reference, updates)
     np.testing.assert_allclose(state.params["w"], reference["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("microbatches", [2, 3, 12])
+def test_a_batch_in_parts_gives_the_step_of_the_whole(microbatches: int):
+    """Clipping too is of the whole gradient, and there is one update."""
+    whole, in_parts = step_in_parts(1), step_in_parts(microbatches)
+    assert jax.tree.structure(whole) == jax.tree.structure(in_parts)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(in_parts), strict=True):
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_each_part_draws_noise_of_its_own():
+    class Noise:
+        mesh = None
+
+        def loss(self, params, frozen, batch, key):
+            drawn = jax.random.normal(key, ())
+            return drawn * jnp.sum(params["w"]), dict(output=drawn)
+
+    optimizer, schedule = make_optimizer(**SCHEDULE)
+    state = TrainState.create({"w": jnp.ones(3)}, optimizer, jax.random.key(0), ema=False)
+    _, metrics = make_train_step(Noise(), optimizer, schedule, microbatches=2)(state, None, jnp.ones((2, 3)))
+    key = jax.random.fold_in(state.key, 0)
+    drawn = [jax.random.normal(jax.random.fold_in(key, part), ()) for part in range(2)]
+    assert drawn[0] != drawn[1]
+    np.testing.assert_allclose(metrics["output"], np.mean(drawn), rtol=1e-5)
 
 
 def test_average_follows_and_is_what_is_exported():
