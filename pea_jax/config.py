@@ -241,9 +241,8 @@ def check(config: ConfigDict) -> None:
     for name, choices in CHOICES.items():
         if (value := _field(config, name)) not in choices:
             raise PeaError(f"config.{name}={value!r}: choose from {', '.join(filter(None, choices))}")
-    if config.batch_size % config.num_microbatches:
-        parts = f"{config.num_microbatches} parts of equal size"
-        raise PeaError(f"config.batch_size={config.batch_size}: cannot be split into {parts} (num_microbatches)")
+    if (size := config.batch_size) % (parts := config.num_microbatches):
+        raise PeaError(f"config.num_microbatches={parts}: must divide config.batch_size={size}")
     if not any(value for name, value in config.loss.items() if name != "hybrid"):
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
 

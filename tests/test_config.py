@@ -142,7 +142,7 @@ def test_a_config_file_that_loses_a_field():
         ("sample.steps", 5000, "must be at most 999"),
         ("ema_decay", 1.0, "must be less than 1"),
         ("optimizer.b2", 1.5, "must be less than 1"),
-        ("num_microbatches", 5, "config.batch_size=32: cannot be split into 5 parts of equal size"),
+        ("num_microbatches", 5, "must divide config.batch_size=32"),
         ("sample.count", 2.5, "must be a whole number"),
         ("sample.guidance_scale", "high", "must be a finite number"),
     ],
