@@ -69,9 +69,12 @@ def run(main: Callable[[], None]) -> None:
             raise
         _end_with(PeaError(f"{error.filename or 'the screen or a file'}: {error.strerror}; make room there"))
     except Interrupted as stop:
+        print(stop, flush=True)
+        code = stop.code or TERMINATED_CODE.value
+        if stop.alone and processes.several():
+            os._exit(code)  # `sys.exit` waits for the other processes, which end when this one is gone
         processes.leave()
-        print(stop)
-        sys.exit(stop.code or TERMINATED_CODE.value)
+        sys.exit(code)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)

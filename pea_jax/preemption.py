@@ -7,17 +7,21 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import jax
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 
 
 class Interrupted(BaseException):
-    """A run was asked to end, and ended in order; no `Exception`, so that nobody takes it for a failure."""
+    """A run was asked to end, and ended in order; no `Exception`, so that nobody takes it for a failure.
 
-    def __init__(self, message: str, code: int):
+    Where it is `alone`, the other processes of the run do not know of it, and would wait for this one.
+    """
+
+    def __init__(self, message: str, code: int, *, alone: bool = False):
         super().__init__(message)
-        self.code = code
+        self.code, self.alone = code, alone
 
 
 class Preemption:
@@ -26,9 +30,9 @@ class Preemption:
     Until `defer` is called there is nothing to save, and they end the run at once. Afterwards `due` says when to save.
     A signal during the save changes nothing, but for a second Ctrl-C, which does not wait for it.
 
-    With several processes they must save the same step. JAX's preemption service, which `jax.distributed.initialize`
-    starts, does that: it takes the SIGTERM of any of them, asks all how far they are, and names a step that none has
-    passed; nothing has to be sent between steps. Ctrl-C is handed to it as a SIGTERM.
+    With several processes they must save the same step. JAX's preemption service, which `defer` starts, does that: it
+    takes the SIGTERM of any of them, asks all how far they are, and names a step that none has passed; nothing has to
+    be sent between steps. Ctrl-C is handed to it as a SIGTERM.
     """
 
     def __init__(self, what: str):
@@ -39,8 +43,7 @@ class Preemption:
 
     def __enter__(self) -> "Preemption":
         if threading.current_thread() is threading.main_thread():
-            mine = [signal.SIGINT] if _several() else [signal.SIGINT, signal.SIGTERM]
-            self._before = {number: signal.signal(number, self._note) for number in mine}
+            self._before = {number: signal.signal(number, self._note) for number in CODES}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
@@ -50,6 +53,9 @@ class Preemption:
             signal.signal(number, handler)
 
     def defer(self) -> None:
+        if _several():
+            jax.config.update("jax_enable_preemption_service", True)
+            distributed.global_state.initialize_preemption_sync_manager()  # which takes SIGTERM from now on
         self._deferred = True
 
     def due(self, step: int) -> bool:
@@ -62,19 +68,20 @@ class Preemption:
         signal.signal(signal.SIGTERM, self._note)
         return True
 
-    def interrupted(self, where: str) -> Interrupted:
+    def interrupted(self, where: str, *, alone: bool = False) -> Interrupted:
         """What to raise once everything is saved."""
         received = self._received or signal.SIGTERM
-        return Interrupted(f"{self._what}: {received.name}, {where}", CODES[received])
+        return Interrupted(f"{self._what}: {received.name}, {where}", CODES[received], alone=alone)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         again = self._received is not None
         self._received = self._received or signal.Signals(number)
         if not self._deferred:
             self._deferred = True
-            raise self.interrupted("ended before its first step; the same command starts again")
+            raise self.interrupted("ended before its first step; the same command starts again", alone=True)
         if number == signal.SIGINT and again:
-            raise Interrupted(f"{self._what}: ended at once; the same command goes on from the last checkpoint", 130)
+            advice = "the same command goes on from the last checkpoint"
+            raise Interrupted(f"{self._what}: ended at once; {advice}", CODES[signal.SIGINT], alone=True)
         if number == signal.SIGINT and _several():
             os.kill(os.getpid(), signal.SIGTERM)
 

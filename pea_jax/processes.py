@@ -39,6 +39,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     if missing and not detect:
         raise PeaError(f"{', '.join(missing)}: needed as well, as several processes are asked for; or --distributed")
     method = None if missing else "deactivate"
+    jax.config.update("jax_enable_preemption_service", False)  # a SIGTERM ends a process, until there is more to lose
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, cluster_detection_method=method)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:

@@ -66,14 +66,14 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     assert not saved_steps(tmp_path / "checkpoints")
 
 
-def start_two(folder: pathlib.Path) -> list[subprocess.Popen]:
-    """Both are in their loops."""
+def start_two(folder: pathlib.Path, word: str = "stepping") -> list[subprocess.Popen]:
+    """Both are in their loops, or where they say another word."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = [start(folder, index=index, count=2, port=port) for index in range(2)]
     for index in range(2):
-        wait_for(folder / f"stepping_{index}", *processes)
+        wait_for(folder / f"{word}_{index}", *processes)
     return processes
 
 
@@ -88,6 +88,17 @@ def test_two_processes_save_the_same_step(tmp_path, number):
     steps = {out.partition("step ")[2] for out, _ in said}
     assert len(steps) == 1 and "is saved" in steps.pop(), said
     assert [process.returncode for process in processes] == [0, 130 if number == signal.SIGINT else 0]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_before_the_first_step_one_of_two_waits_for_nobody(tmp_path, number, code):
+    """Nor does the other, which is told nothing."""
+    (tmp_path / "load").touch()
+    processes = start_two(tmp_path, "loading")
+    processes[1].send_signal(number)
+    (out, _), (_, errors) = processes[1].communicate(timeout=30), processes[0].communicate(timeout=30)
+    assert [process.returncode for process in processes] == [1, code]
+    assert "ended before its first step" in out and "process 1 of this run was lost" in errors
 
 
 def test_a_lost_process_ends_the_other(tmp_path):

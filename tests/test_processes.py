@@ -90,6 +90,19 @@ def test_who_is_done_first_waits_for_the_others():
     assert all("done" in out for out, _ in said)
 
 
+def test_a_command_that_saves_nothing_ends_at_a_sigterm():
+    code = "import time; from pea_jax import command; command.run(lambda: print('in', flush=True) or time.sleep(99))"
+    both = start_two([sys.executable, "-c", code])
+    for process in both:
+        while process.stdout.readline() != "in\n":
+            assert process.poll() is None
+    for process in both:
+        process.terminate()
+    assert all(process.wait(timeout=10) in (1, -signal.SIGTERM) for process in both)  # 1: the other was gone before
+    for process in both:
+        process.communicate()
+
+
 def test_an_error_that_nobody_expected_ends_a_process_at_once():
     """And not when its threads, or the other processes, are done."""
     waiting = "import sys, threading, time; threading.Thread(target=time.sleep, args=[600]).start()"
