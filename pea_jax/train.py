@@ -86,6 +86,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
         console.print(f"{workdir}: resuming at step {latest}")
     pictures = Pictures(config, prompts, frozen_models, adapter, mesh, workdir / "samples")
     run = Run(config, frozen_models, adapter, mesh, state, buckets)
+    if config.data.cached:
+        models.delete_text_encoders(frozen_models)  # the pictures' prompts are encoded, all others lie in the cache
     if processes.is_first():
         _write_config(workdir, config)
     preemption.defer()

@@ -159,6 +159,12 @@ def make_task(config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh
     )
 
 
+def delete_text_encoders(models: FrozenModels) -> None:
+    """Give back the memory of both; they can describe themselves afterwards, but encode nothing."""
+    for array in jax.tree.leaves((models.teacher.params, models.student.params)):
+        array.delete()
+
+
 def frozen_trees(models: FrozenModels, *, cached: bool) -> dict[str, Any]:
     """The `frozen` argument of the training step; with cached latents and text states the UNet alone is needed."""
     null_states, _ = models.student.encode([""])

@@ -105,3 +105,14 @@ def test_cache_holds_nothing_pooled(frozen: models.FrozenModels):
     assert record["states"].shape == (2, 12, 56) and "pooled_prompt_embeds" not in record
     drawn = cached_example(record, np.random.default_rng(0))
     assert drawn["prompt_embeds"].shape == (CONTEXT, WIDTH) and "pooled_prompt_embeds" not in drawn
+
+
+def test_text_encoders_that_are_let_go(config: configs.ConfigDict):
+    frozen = models.load_models(config, meshes.make_mesh())
+    frozen.student.encode(["猫"])
+    models.delete_text_encoders(frozen)
+    texts = jax.tree.leaves((frozen.student.params, frozen.teacher.params))
+    assert len(texts) > 40 and all(array.is_deleted() for array in texts)
+    kept = jax.tree.leaves((nnx.state(frozen.unet), nnx.state(frozen.vae)))
+    assert not any(array.is_deleted() for array in kept)
+    assert frozen.student.describe()["context_length"] == 12  # as the adapter's folder tells it
