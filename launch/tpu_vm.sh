@@ -24,9 +24,10 @@ fi
 on_all_hosts() { "${tpu[@]}" ssh "$NAME" "${where[@]}" --worker=all --command="$1"; }
 on_all_hosts "
   set -e
-  sudo apt-get install -y -qq nfs-common python3-pip
+  sudo apt-get -o DPkg::Lock::Timeout=600 install -y -qq nfs-common python3-pip  # a new machine updates itself first
   sudo mkdir -p /shared
   mountpoint -q /shared || sudo mount $SHARED /shared
+  [ -w /shared ] || sudo chmod go+rw /shared  # a new share is root's alone
   [ -d pea_jax ] || git clone -q $REPOSITORY pea_jax
   cd pea_jax
   python3 -m pip install -q --user uv  # the image's own Python is too old

@@ -13,4 +13,5 @@ COMMAND="python -m pea_jax.train --distributed --config configs/ru.py --workdir 
 COMMAND+=" --terminated_code=75"           # so that a pod which was told to go does not count as done
 
 xpk workload create --workload="pea-jax-$(date +%m%d-%H%M)" --cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE" \
-  "${ACCELERATOR[@]}" --num-slices="$SLICES" --docker-image="$IMAGE" --max-restarts=20 --command="$COMMAND"
+  "${ACCELERATOR[@]}" --num-slices="$SLICES" --docker-image="$IMAGE" --max-restarts=20 \
+  --restart-on-exit-codes=1,75 --command="$COMMAND"  # 1: another host was lost; by itself XPK knows 42 and 127 to 255

@@ -109,7 +109,7 @@ def _cores() -> int:
 
 
 def check_folder(flag: str, path: pathlib.Path) -> None:
-    """Refuse a folder to write in that cannot be made or written in; nothing is made yet.
+    """Refuse a folder to write in that is in a remote store, or cannot be made or written in; nothing is made yet.
 
     Raises:
       PeaError: naming the flag and what is in the way.
@@ -125,6 +125,12 @@ def check_file(flag: str, path: pathlib.Path) -> None:
 
 
 def _try_to_write(flag: str, path: pathlib.Path, folder: pathlib.Path) -> None:
+    scheme, store, rest = str(path).partition(":/")  # pathlib leaves one / of gs://
+    if store and scheme.isalnum():
+        raise PeaError(
+            f"{flag} {scheme}://{rest}: only training data are read from a remote store, and nothing is written there; "
+            "name a folder on a disk, or the one where the store is mounted"
+        )
     absolute = folder.absolute()
     nearest = next(place for place in (absolute, *absolute.parents) if place.exists())
     try:

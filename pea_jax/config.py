@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from pea_jax.data.storage import is_remote
 from pea_jax.errors import PeaError
 from pea_jax.models.calls import POLICIES
 
@@ -243,6 +244,8 @@ def check(config: ConfigDict) -> None:
             raise PeaError(f"config.{name}={value!r}: choose from {', '.join(filter(None, choices))}")
     if (size := config.batch_size) % (parts := config.num_microbatches):
         raise PeaError(f"config.num_microbatches={parts}: must divide config.batch_size={size}")
+    if is_remote(folder := config.data.cache_dir or ""):
+        raise PeaError(f"config.data.cache_dir={folder!r}: must be a folder on a disk, or mounted as one")
     if not any(value for name, value in config.loss.items() if name != "hybrid"):
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
 

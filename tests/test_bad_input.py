@@ -185,12 +185,20 @@ def test_places(world, stopped, tmp_path, name, where, message):
     assert_refused(arguments, message.format(tmp_path / where), place=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["train", "generate", "evaluate", "export"])
+def test_a_remote_store_is_no_place_to_write(world, stopped, tmp_path, name):
+    """To pathlib `gs://bucket/run` is a folder `gs:` here."""
+    arguments = _command(name, world[1], stopped, "gs://bucket/run.json")
+    assert_refused(arguments, "gs://bucket/run.json: only training data are read from a remote store", place=tmp_path)
+    assert not (commands.ROOT / "gs:").exists()
+
+
 def test_export_replaces_nothing_but_an_adapter(world, stopped, tmp_path):
     (tmp_path / "thesis.tex").touch()
     assert_refused(_command("export", {}, stopped, tmp_path), "holds no adapter (thesis.tex)", place=tmp_path)
 
 
-def _command(name: str, fields: dict[str, object], workdir: pathlib.Path, out: pathlib.Path) -> list[str]:
+def _command(name: str, fields: dict[str, object], workdir: pathlib.Path, out: pathlib.Path | str) -> list[str]:
     """A command that reads `workdir` or the adapter in it, and writes to `out`; `train` only writes."""
     adapter = {"adapter": workdir / "adapter", "out": out}
     if name == "train":

@@ -145,6 +145,7 @@ def test_a_config_file_that_loses_a_field():
         ("num_microbatches", 5, "must divide config.batch_size=32"),
         ("sample.count", 2.5, "must be a whole number"),
         ("sample.guidance_scale", "high", "must be a finite number"),
+        ("data.cache_dir", "gs://bucket/cache", "must be a folder on a disk"),
     ],
 )
 def test_values_that_no_run_can_have(field: str, value: object, message: str):

@@ -63,11 +63,15 @@ def test_one_local_process_that_fails_ends_all(tmp_path):
     assert run("local.sh", "2", "-m", "x", PYTHON=str(tmp_path / "python")).returncode == 7
 
 
-def test_slurm_gives_a_process_all_gpus_of_its_node(tmp_path):
+def test_slurm_gives_a_process_all_gpus_of_its_node_and_all_cores_of_the_job(tmp_path):
     stand_in(tmp_path, "srun", 'echo "$JAX_LOCAL_DEVICE_IDS" "$@"')
-    result = run("slurm.sbatch", path=tmp_path, SLURM_SUBMIT_DIR=str(ROOT), SLURM_GPUS_ON_NODE="4")
+    given = dict(SLURM_SUBMIT_DIR=str(ROOT), SLURM_GPUS_ON_NODE="4")
+    alone = run("slurm.sbatch", path=tmp_path, **given)
+    assert alone.stdout.startswith("0,1,2,3 --kill-on-bad-exit=1 .venv/bin/python")
+    result = run("slurm.sbatch", path=tmp_path, **given, SLURM_CPUS_PER_TASK="32")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("0,1,2,3 --kill-on-bad-exit=1 .venv/bin/python -m pea_jax.train --config configs/")
+    options = "--kill-on-bad-exit=1 --cpus-per-task=32"
+    assert result.stdout.startswith(f"0,1,2,3 {options} .venv/bin/python -m pea_jax.train --config configs/")
     assert result.stdout.endswith("--distributed --terminated_code=75\n")
     check_fields(result.stdout)
 
@@ -98,6 +102,7 @@ def test_xpk_gets_one_workload(tmp_path):
     stand_in(tmp_path, "xpk", 'echo "$@"')
     result = run("xpk.sh", path=tmp_path)
     assert result.stdout.startswith("workload create --workload=pea-jax-") and "--num-slices=1" in result.stdout
+    assert "--restart-on-exit-codes=1,75 " in result.stdout  # XPK restarts after no other codes below 127 but 42
     check_fields(result.stdout)
 
 
