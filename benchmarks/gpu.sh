@@ -4,8 +4,8 @@
 #     benchmarks/gpu.sh WHEELS --out build/step-gpu.json [any flag of benchmarks/step.py]
 #
 # WHEELS is a folder with what the machine's python3 lacks beside jax[cuda], flax, optax, orbax-checkpoint, torch and
-# transformers: array_record, diffusers, grain, importlib_metadata, ml_collections, portpicker, qwix, simplejpeg,
-# tensorboardX.
+# transformers: array_record, cloudpickle, diffusers, grain, importlib_metadata, ml_collections, pillow, portpicker,
+# qwix, requests (with certifi, charset_normalizer and urllib3), simplejpeg, tensorboardX.
 # Where there is a network, this fills it (for Python 3.12; name other platforms if pip finds none):
 #
 #     python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
