@@ -32,5 +32,5 @@ on_all_hosts "
   cd pea_jax
   python3 -m pip install -q --user uv  # the image's own Python is too old
   [ -d .venv ] || python3 -m uv venv -q --seed --python 3.12 .venv
-  .venv/bin/pip install -q --constraint constraints.txt -e '.[gcs,hub]' 'jax[tpu]'"
+  .venv/bin/pip install -q --constraint constraints.txt -e '.[gcs,torch,transformers]' 'jax[tpu]'"
 on_all_hosts "cd pea_jax && .venv/bin/$COMMAND"
