@@ -1,6 +1,7 @@
 """Several processes that are one run: how they find one another, agree, and let one speak for all."""
 
 import contextlib
+import hashlib
 import itertools
 import os
 import sys
@@ -98,6 +99,19 @@ def is_first() -> bool:
 def agree(number: int) -> int:
     """What process 0 says; all have to ask."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if several() else number
+
+
+def check_same(what: str, text: str) -> None:
+    """Refuse to go on with other things than process 0 has; all have to ask.
+
+    Raises:
+      PeaError: in the processes whose `text` is another one.
+    """
+    if several() and _tell(own := hashlib.sha256(text.encode()).hexdigest()) != own:
+        raise PeaError(
+            f"process {jax.process_index()} has another {what} than process 0; start all with the same command, code "
+            "and data"
+        )
 
 
 def wait_for_all(what: str) -> None:

@@ -26,10 +26,11 @@ from pea_jax.config import check, differences, of_run
 from pea_jax.data.batches import Batches
 from pea_jax.data.buckets import Size
 from pea_jax.distill import abstract, data, models
+from pea_jax.distill.cache import fingerprint
 from pea_jax.distill.compiled import CompiledStep
 from pea_jax.distill.pictures import Pictures, sample_prompts
 from pea_jax.distill.step import TrainState, make_train_step
-from pea_jax.distill.training_set import training_set
+from pea_jax.distill.training_set import digest, training_set
 from pea_jax.errors import PeaError
 from pea_jax.preemption import Preemption
 from pea_jax.report import Report, console
@@ -66,6 +67,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
     """
     check(config)
     workdir = pathlib.Path(workdir)
+    processes.check_same("config", _told(config))
     folder, latest = workdir / "adapter", processes.agree(max(saved_steps(workdir / "checkpoints"), default=0))
     saving: dict[str, Any] = dict(folder=workdir / "checkpoints", **config.checkpoint)
     if processes.agree(latest == config.num_steps and is_complete(folder)):
@@ -75,7 +77,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
     mesh = meshes.make_mesh_for(config.batch_size, **config.mesh, microbatches=config.num_microbatches)
     with processes.first_goes_ahead("survey"):  # which it leaves on disk for the others
         prompts = sample_prompts(config)
-        training_set(config)
+        training = training_set(config)
+    processes.check_same("training set", f"{digest(training.source)} {fingerprint(training.survey.rows)}")
     frozen_models = models.load_models(config, mesh)
     adapter = models.new_adapter(config, frozen_models, data.initial_states(config, frozen_models))
     state = models.new_state(config, adapter, mesh)
@@ -125,6 +128,13 @@ def _check_resumable(config: ConfigDict, workdir: pathlib.Path) -> None:
 def _fields(config: ConfigDict) -> dict[str, Any]:
     """As they come back from a JSON file."""
     return json.loads(config.to_json())
+
+
+def _told(config: ConfigDict) -> str:
+    """What several processes must be told alike: all but where each host keeps its files."""
+    fields = _fields(config)
+    del fields["data"]["cache_dir"]
+    return json.dumps(fields, sort_keys=True)
 
 
 def _write_config(workdir: pathlib.Path, config: ConfigDict) -> None:

@@ -1,11 +1,13 @@
 """Several processes as one run: two of four devices each against one of eight, also after one of them was killed."""
 
 import os
+import pathlib
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -23,17 +25,20 @@ def fields(world):
     return {**world[1], "batch_size": 8, "num_steps": 8, "checkpoint.every": 2, "sample.every": 8}
 
 
-def start(arguments: list[str], devices: int) -> subprocess.Popen:
+def start(arguments: list[str], devices: int, folder: pathlib.Path = commands.ROOT) -> subprocess.Popen:
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(arguments, cwd=commands.ROOT, env=environment, **pipes)
+    return subprocess.Popen(arguments, cwd=folder, env=environment, **pipes)
 
 
-def start_two(arguments: list[str]) -> list[subprocess.Popen]:
+def start_two(arguments: list[str], second: Sequence[str] = (), folders: Sequence[pathlib.Path] = (commands.ROOT,) * 2):
+    """Both with the same arguments, the second with more, each in its folder."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
-    return [start([*arguments, coordinator, "--num_processes=2", f"--process_id={i}"], 4) for i in range(2)]
+    together = [*arguments, coordinator, "--num_processes=2"]
+    first = start([*together, "--process_id=0"], 4, folders[0])
+    return [first, start([*together, "--process_id=1", *second], 4, folders[1])]
 
 
 @pytest.mark.slow  # five minutes: five processes, each of which compiles
@@ -65,6 +70,27 @@ def test_a_killed_process_and_a_new_start_end_with_the_weights_of_one_process(wo
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
     assert [line["step"] for line in entries(workdir)] == list(range(1, 9))
     assert sorted(path.name for path in (workdir / "samples").iterdir()) == ["step_0.png", "step_8.png"]
+
+
+@pytest.mark.parametrize("what", ["config", "training set"])
+def test_what_only_one_has_been_given(world, fields, tmp_path, what: str):
+    """Shards of the same name on two machines, the last of whose samples differ."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, count in ((here, 12), (there, 13 if what == "training set" else 12)):
+        folder.mkdir()
+        commands.write_shard(folder / "train.tar", "emoji-train-00000.tar", count)
+    overridden = fields | {
+        "data.train": "train.tar",
+        "text_encoder.id": commands.ROOT / "assets" / "multilingual-e5-small",
+    }
+    arguments = commands.command("train", overridden, config=commands.ROOT / commands.CONFIG, workdir=tmp_path / "run")
+    more = ["--config.seed=1"] if what == "config" else []
+    first, second = start_two(arguments, more, (here, there))
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 1 and f"error: process 1 has another {what} than process 0" in errors, errors
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 1 and "Traceback" not in errors, errors
+    assert not (tmp_path / "run").exists()
 
 
 def test_half_a_description_is_refused():
