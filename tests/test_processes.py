@@ -74,15 +74,13 @@ def test_a_killed_process_and_a_new_start_end_with_the_weights_of_one_process(wo
 
 @pytest.mark.parametrize("what", ["config", "training set"])
 def test_what_only_one_has_been_given(world, fields, tmp_path, what: str):
-    """Shards of the same name on two machines, the last of whose samples differ."""
+    """Another seed; a shard that lies on two machines, with a sample more on one of them."""
     here, there = tmp_path / "here", tmp_path / "there"
     for folder, count in ((here, 12), (there, 13 if what == "training set" else 12)):
         folder.mkdir()
         commands.write_shard(folder / "train.tar", "emoji-train-00000.tar", count)
-    overridden = fields | {
-        "data.train": "train.tar",
-        "text_encoder.id": commands.ROOT / "assets" / "multilingual-e5-small",
-    }
+    text_encoder = commands.ROOT / "assets" / "multilingual-e5-small"
+    overridden = fields | {"data.train": "train.tar", "text_encoder.id": text_encoder}
     arguments = commands.command("train", overridden, config=commands.ROOT / commands.CONFIG, workdir=tmp_path / "run")
     more = ["--config.seed=1"] if what == "config" else []
     first, second = start_two(arguments, more, (here, there))
