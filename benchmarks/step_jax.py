@@ -15,7 +15,6 @@ from pea_jax import command
 from pea_jax import mesh as meshes
 from pea_jax.distill import models
 from pea_jax.distill.compiled import jitted
-from pea_jax.distill.step import make_train_step
 
 
 class JaxSide:
@@ -29,8 +28,7 @@ class JaxSide:
         frozen_models = random_models(work, self._mesh, cached=cached)
         adapter = models.new_adapter(config, frozen_models)
         task = models.make_task(config, frozen_models, adapter, self._mesh)
-        step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay, config.num_microbatches)
-        self._step = jitted(step, self._mesh)
+        self._step = jitted(models.make_step_of(config, task), self._mesh)
         self._frozen = models.frozen_trees(frozen_models, cached=cached)
         self._new_state = lambda: models.new_state(config, adapter, self._mesh)
         self._programs = Programs()

@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -101,13 +101,13 @@ def agree(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(number))) if several() else number
 
 
-def check_same(what: str, text: str) -> None:
-    """Refuse to go on with other things than process 0 has; all have to ask.
+def check_same(what: str, describe: Callable[[], str]) -> None:
+    """Refuse to go on with other things than process 0 has; all have to ask, and only of several it is described.
 
     Raises:
-      PeaError: in the processes whose `text` is another one.
+      PeaError: in the processes whose description is another one.
     """
-    if several() and _tell(own := hashlib.sha256(text.encode()).hexdigest()) != own:
+    if several() and _tell(own := hashlib.sha256(describe().encode()).hexdigest()) != own:
         raise PeaError(
             f"process {jax.process_index()} has another {what} than process 0; start all with the same command, code "
             "and data"

@@ -29,7 +29,7 @@ from pea_jax.distill import abstract, data, models
 from pea_jax.distill.cache import fingerprint
 from pea_jax.distill.compiled import CompiledStep
 from pea_jax.distill.pictures import Pictures, sample_prompts
-from pea_jax.distill.step import TrainState, make_train_step
+from pea_jax.distill.step import TrainState
 from pea_jax.distill.training_set import digest, training_set
 from pea_jax.errors import PeaError
 from pea_jax.preemption import Preemption
@@ -67,7 +67,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
     """
     check(config)
     workdir = pathlib.Path(workdir)
-    processes.check_same("config", _told(config))
+    processes.check_same("config", lambda: _told(config))
     folder, latest = workdir / "adapter", processes.agree(max(saved_steps(workdir / "checkpoints"), default=0))
     saving: dict[str, Any] = dict(folder=workdir / "checkpoints", **config.checkpoint)
     if processes.agree(latest == config.num_steps and is_complete(folder)):
@@ -78,7 +78,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
     with processes.first_goes_ahead("survey"):  # which it leaves on disk for the others
         prompts = sample_prompts(config)
         training = training_set(config)
-    processes.check_same("training set", f"{digest(training.source)} {fingerprint(training.survey.rows)}")
+    processes.check_same("training set", lambda: f"{digest(training.source)} {fingerprint(training.survey.rows)}")
     frozen_models = models.load_models(config, mesh)
     adapter = models.new_adapter(config, frozen_models, data.initial_states(config, frozen_models))
     state = models.new_state(config, adapter, mesh)
@@ -156,7 +156,7 @@ class Run:
     ):
         self._config, self._mesh = config, mesh
         task = models.make_task(config, frozen_models, adapter, mesh)
-        step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay, config.num_microbatches)
+        step = models.make_step_of(config, task)
         if mesh.shape["fsdp"] > 1:
             parameters = models.frozen_parameters(frozen_models, cached=config.data.cached)
             console.print(partition.summary(parameters, mesh), highlight=False)

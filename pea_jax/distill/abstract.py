@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from pea_jax.data.buckets import Size
 from pea_jax.distill import models
 from pea_jax.distill.models import FrozenModels
-from pea_jax.distill.step import TrainState, make_train_step
+from pea_jax.distill.step import TrainState
 from pea_jax.distill.training_set import buckets_of
 from pea_jax.mesh import batch_sharding, replicated
 from pea_jax.weights.abstract import without_values
@@ -45,9 +45,8 @@ def run_with(config: ConfigDict, frozen_models: FrozenModels, mesh: Mesh) -> Abs
     adapter = nnx.eval_shape(lambda: models.new_adapter(config, frozen_models))
     state = jax.eval_shape(lambda: models.first_state(config, nnx.state(models.new_adapter(config, frozen_models))))
     task = models.make_task(config, frozen_models, adapter, mesh)
-    train_step = make_train_step(task, *models.make_optimizer_of(config), config.ema_decay, config.num_microbatches)
     return AbstractRun(
-        train_step,
+        models.make_step_of(config, task),
         _placed(state, replicated(mesh)),
         dict(_null(frozen_models, mesh), **models.frozen_parameters(frozen_models, cached=config.data.cached)),
         batches(config, frozen_models, mesh, buckets_of(config)),

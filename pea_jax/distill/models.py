@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import AdapterDims, PEAdapter
-from pea_jax.distill.step import TrainState, make_optimizer
+from pea_jax.distill.step import TrainState, make_optimizer, make_train_step
 from pea_jax.distill.task import DistillationTask, LossWeights
 from pea_jax.errors import PeaError
 from pea_jax.mesh import replicated
@@ -157,6 +158,11 @@ def make_task(config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh
         mesh=mesh,
         remat=config.remat,
     )
+
+
+def make_step_of(config: ConfigDict, task: DistillationTask) -> Callable:
+    """The training step of a config, see `make_train_step`."""
+    return make_train_step(task, *make_optimizer_of(config), config.ema_decay, config.num_microbatches)
 
 
 def delete_text_encoders(models: FrozenModels) -> None:
