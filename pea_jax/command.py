@@ -18,6 +18,7 @@ from absl import app, flags
 
 from pea_jax import chips, companions, processes
 from pea_jax.data.kept_files import default_folder
+from pea_jax.data.storage import is_remote
 from pea_jax.errors import PeaError, Stalled
 from pea_jax.preemption import Interrupted
 from pea_jax.report import console
@@ -125,10 +126,9 @@ def check_file(flag: str, path: pathlib.Path) -> None:
 
 
 def _try_to_write(flag: str, path: pathlib.Path, folder: pathlib.Path) -> None:
-    scheme, store, rest = str(path).partition(":/")  # pathlib leaves one / of gs://
-    if store and scheme.isalnum():
+    if is_remote(address := str(path).replace(":/", "://", 1)):  # pathlib leaves one / of gs://
         raise PeaError(
-            f"{flag} {scheme}://{rest}: only training data are read from a remote store, and nothing is written there; "
+            f"{flag} {address}: only training data are read from a remote store, and nothing is written there; "
             "name a folder on a disk, or the one where the store is mounted"
         )
     absolute = folder.absolute()

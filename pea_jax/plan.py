@@ -19,7 +19,7 @@ import pathlib
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from rich.table import Table
 
 from pea_jax import command
@@ -54,34 +54,33 @@ def main() -> None:
     if out is not None:
         settings["keep"] = Remembered(steps := out.with_name(out.name + ".steps"), config)
     plans = make_plans(config, slices(config, TOPOLOGY.value), buckets, BATCH.value, **settings)
-    console.print(table(plans, config.batch_size, config.num_microbatches, UTILISATION.value))
+    console.print(table(plans, config, UTILISATION.value))
     if out is not None:
         with command.whole_file("--out", out) as partial:
             partial.write_text(json.dumps([dataclasses.asdict(plan) for plan in plans], indent=2) + "\n")
         steps.unlink(missing_ok=True)
 
 
-def table(plans: list[Plan], batch_size: int, microbatches: int, utilisation: float) -> Table:
-    """A column a plan; the config asks for `batch_size`, over all chips, in `microbatches` parts."""
-    columns = [lines(plan, batch_size, microbatches, utilisation) for plan in plans]
+def table(plans: list[Plan], config: ConfigDict, utilisation: float) -> Table:
+    """A column a plan, with the batch of the config beside what the plan found."""
+    columns = [lines(plan, config, utilisation) for plan in plans]
     result = Table("", *(plan.topology for plan in plans))
     for name in columns[0]:
         result.add_row(name, *(column[name] for column in columns))
     return result
 
 
-def lines(plan: Plan, batch_size: int, microbatches: int, utilisation: float) -> dict[str, str]:
+def lines(plan: Plan, config: ConfigDict, utilisation: float) -> dict[str, str]:
     """The entries of one column by the names of the lines."""
     width, height = plan.bucket
-    asked = f"{batch_size / plan.chips:g} a chip"
-    if microbatches > 1:
-        asked += f", {batch_size / plan.chips / microbatches:g} at a time"
+    each = config.batch_size / plan.chips
+    at_a_time = f", {each / config.num_microbatches:g} at a time" if config.num_microbatches > 1 else ""
     top = {
         "chips": f"{plan.chips} x {plan.chip}",
         "mesh": plan.mesh,
         "bucket": f"{width}x{height}",
         "batch": f"{plan.step.batch} a chip, {plan.step.batch * plan.chips} in all" if plan.step else "does not fit",
-        f"config.batch_size={batch_size}": asked,
+        f"config.batch_size={config.batch_size}": f"{each:g} a chip{at_a_time}",
     }
     return top | _of_step(plan, utilisation)
 

@@ -69,10 +69,8 @@ def _captions(config: ConfigDict, chosen: TrainingSet) -> Table:
 
 
 def _more_languages(config: ConfigDict, chosen: TrainingSet) -> Table:
-    table, rules = (
-        _table("One more caption in each, of all samples", "language", "fields", "samples"),
-        caption_rules(config),
-    )
+    rules = caption_rules(config)
+    table = _table("One more caption in each, of all samples", "language", "fields", "samples")
     for language in dict.fromkeys(rules.more_languages):
         table.add_row(language, ", ".join(rules.names_in(language)), f"{chosen.survey.told.get(language, 0):,}")
     return table
