@@ -35,11 +35,11 @@ LEAST = {
         "batch_size", "num_microbatches", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep",
         "text_encoder.context_length", "data.caption_variants", "data.num_threads", "data.max_pixels",
         "adapter.hidden_dim", "adapter.num_layers", "sample.every", "sample.steps", "sample.count",
-        "evaluation.steps", "evaluation.batch_size",
+        "evaluation.steps", "evaluation.batch_size", "data.timeout",
     ),
     0: (
         "seed", "linear_start", "loss.noise", "loss.output", "loss.features", "loss.conditioning", "loss.contrast",
-        "noise_offset", "condition_dropout", "ema_decay", "data.max_bad_rate", "data.timeout",
+        "noise_offset", "condition_dropout", "ema_decay", "data.max_bad_rate",
         "optimizer.learning_rate", "optimizer.end_learning_rate", "optimizer.warmup_steps", "optimizer.b1",
         "optimizer.b2", "optimizer.weight_decay", "optimizer.clip_norm", "sample.seed",
         "evaluation.seen", "evaluation.seed",

@@ -137,6 +137,7 @@ def test_a_config_file_that_loses_a_field():
         ("data.bucket_weights", (float("nan"),), "must be finite numbers"),
         ("picture_size", (64, 64, 64), "must be (width, height)"),
         ("picture_size", 64, "must be (width, height)"),
+        ("data.timeout", 0.0, "must be at least 1"),  # else the first batch is late
         ("seed", 10**20, f"must be at most {2**31 - 1}"),
         ("sample.seed", 2**33, f"must be at most {2**32 - 1}"),
         ("sample.steps", 5000, "must be at most 999"),
