@@ -29,6 +29,8 @@ class Records:
       shuffled_keywords: share of the concepts whose keywords in the language are those of another concept.
       noise: chance of a word of the caption and of the keywords in the language to be lost, to change places with the
         next one, or to give way to a word of another concept, as careless translation has it.
+      others_pictures: share of the concepts whose picture is that of another one.
+      text_alone: whether there are no pictures.
       native: share of the concepts that lose their English, and are learnt from the picture alone.
       native_keys: of samples that are native whatever `native` says.
       left_out: keys of samples that are not there at all.
@@ -40,6 +42,8 @@ class Records:
     share: float = 1.0
     shuffled_keywords: float = 0.0
     noise: float = 0.0
+    others_pictures: float = 0.0
+    text_alone: bool = False
     native: float = 0.0
     native_keys: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -49,16 +53,22 @@ class Records:
 
 
 def write(path: pathlib.Path, shards: str, language: str, records: Records, seed: int) -> None:
-    """Write one shard of what `records` makes of `shards`."""
+    """Write one shard, or a table of texts, of what `records` makes of `shards`."""
     samples = _read(f"{shards} {records.more}", path.parent)
     if records.native_more:
         native = _read(records.native_more, path.parent)
         keys = tuple(sample.key for sample in native)
         samples, records = samples + native, dataclasses.replace(records, native_keys=records.native_keys + keys)
-    with whole_file("--workdir", path) as partial, tarfile.open(partial, "w") as tar:
-        for sample, record in changed(samples, language, records, seed):
-            _add(tar, f"{sample.key}.png", _repainted(sample) if records.repainted else sample.image)
-            _add(tar, f"{sample.key}.json", json.dumps(record, ensure_ascii=False).encode())
+    found = changed(samples, language, records, seed)
+    with whole_file("--workdir", path) as partial:
+        if records.text_alone:
+            lines = (json.dumps(sample.record, ensure_ascii=False) + "\n" for sample in found)
+            partial.write_text("".join(lines), encoding="utf-8")
+            return
+        with tarfile.open(partial, "w") as tar:
+            for sample in found:
+                _add(tar, f"{sample.key}.png", sample.image or b"")
+                _add(tar, f"{sample.key}.json", json.dumps(sample.record, ensure_ascii=False).encode())
 
 
 def _read(shards: str, folder: pathlib.Path) -> list[Sample]:
@@ -66,8 +76,8 @@ def _read(shards: str, folder: pathlib.Path) -> list[Sample]:
     return [source[number] for number in range(len(source))]
 
 
-def changed(samples: list[Sample], language: str, records: Records, seed: int) -> list[tuple[Sample, dict[str, Any]]]:
-    """The samples that are left, each with its new record."""
+def changed(samples: list[Sample], language: str, records: Records, seed: int) -> list[Sample]:
+    """The samples that are left, each with its new record and picture."""
     kept = [
         sample
         for sample in samples
@@ -77,9 +87,19 @@ def changed(samples: list[Sample], language: str, records: Records, seed: int) -
     random.Random(seed).shuffle(others)
     vocabulary = sorted({word for sample in samples for word in sample.caption(language).split()})
     return [
-        (sample, _record(sample, other, vocabulary, language, records, seed))
+        dataclasses.replace(
+            sample,
+            image=_image(sample, other, records, seed),
+            record=_record(sample, other, vocabulary, language, records, seed),
+        )
         for sample, other in zip(kept, others, strict=True)
     ]
+
+
+def _image(sample: Sample, other: Sample, records: Records, seed: int) -> bytes | None:
+    if records.repainted:
+        return _repainted(sample)
+    return (other if _draw(seed, "pictures", sample.family) < records.others_pictures else sample).image
 
 
 def _record(

@@ -122,7 +122,7 @@ class Runner:
         """Point the config to changed records, if they are, and to a cache that runs of the same data share."""
         if variant.records != records.Records():
             made_of = digest(config.data.train, variant.language, vars(variant.records), seed)
-            path = self._workdir / "data" / f"{made_of}.tar"
+            path = self._workdir / "data" / f"{made_of}{'.jsonl' if variant.records.text_alone else '.tar'}"
             if not path.exists():
                 records.write(path, config.data.train, variant.language, variant.records, seed)
             config.data.train = str(path)

@@ -26,7 +26,7 @@ def read_split(
     cache_dir: str | None = None,
     caption: Callable[[Sample, str], str] = Sample.caption,
 ) -> list[Concept]:
-    """Every sample of a small set, decoded, in order.
+    """Every sample of a small set that has a picture, decoded, in order.
 
     Args:
       patterns: as for `open_source`.
@@ -47,4 +47,5 @@ def read_split(
             pixels=sample.pixels(),
         )
         for sample in map(source.__getitem__, range(len(source)))
+        if sample.has_picture
     ]

@@ -19,7 +19,8 @@ class Filters:
     The values that PEA-Diffusion is published with (utils/custom_dataset_sdxl.py) are 640 * 640 pixels, an aspect less
     than 2 away from the nearest bucket's, an aesthetic score of 6 and a watermark probability of 0.5. There, as here,
     the two scores are asked of parallel pairs alone, not of native samples. A sample without a score is kept by
-    `unscored="keep"`, as published, and left out by "drop".
+    `unscored="keep"`, as published, and left out by "drop". Of a sample without a picture neither sizes nor scores are
+    asked.
 
     Raises:
       PeaError: `unscored` is neither.
@@ -45,27 +46,29 @@ class Filters:
           aspect_error: [N], see `nearest_buckets`.
         """
         sides = rows["width"].astype(np.int64), rows["height"].astype(np.int64)
-        pair = ~rows["native"]
+        native, pictured = rows["native"], rows["picture"]
         found = {
             "sample cannot be read": rows["bad"] == Bad.SAMPLE,
             "image header cannot be read": rows["bad"] == Bad.IMAGE,
             "no caption": rows["caption"] == Kind.NONE,
-            WITHOUT_ENGLISH: pair & ~rows["english"],
+            WITHOUT_ENGLISH: ~native & ~rows["english"],
+            "native without a picture": native & ~pictured & (rows["bad"] == Bad.NOTHING),
         }
+        scored = pictured & ~native
         if self.min_pixels:
-            found[f"fewer than {self.min_pixels} pixels"] = sides[0] * sides[1] < self.min_pixels
+            found[f"fewer than {self.min_pixels} pixels"] = pictured & (sides[0] * sides[1] < self.min_pixels)
         if self.max_pixels:
-            found[f"more than {self.max_pixels} pixels"] = sides[0] * sides[1] > self.max_pixels
+            found[f"more than {self.max_pixels} pixels"] = pictured & (sides[0] * sides[1] > self.max_pixels)
         if self.min_side:
-            found[f"a side below {self.min_side} pixels"] = np.minimum(*sides) < self.min_side
+            found[f"a side below {self.min_side} pixels"] = pictured & (np.minimum(*sides) < self.min_side)
         if self.max_aspect_error:
-            found["aspect far from every bucket"] = aspect_error >= self.max_aspect_error
+            found["aspect far from every bucket"] = pictured & (aspect_error >= self.max_aspect_error)
         if self.min_aesthetic:
             low = rows["aesthetic"] < self.min_aesthetic
-            found[f"aesthetic score below {self.min_aesthetic:g}"] = pair & (low | self._unscored(rows["aesthetic"]))
+            found[f"aesthetic score below {self.min_aesthetic:g}"] = scored & (low | self._unscored(rows["aesthetic"]))
         if self.max_watermark < 1:
             high = rows["watermark"] > self.max_watermark
-            found[f"watermark above {self.max_watermark:g}"] = pair & (high | self._unscored(rows["watermark"]))
+            found[f"watermark above {self.max_watermark:g}"] = scored & (high | self._unscored(rows["watermark"]))
         return found
 
     def _unscored(self, score: np.ndarray) -> np.ndarray:

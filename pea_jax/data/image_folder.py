@@ -4,7 +4,6 @@
 names start from the table; the other columns are the record.
 """
 
-import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from pea_jax.data import storage
-from pea_jax.data.parquet_rows import as_lines
 from pea_jax.data.samples import HEAD, Part, Sample
-from pea_jax.data.storage import File
+from pea_jax.data.table_rows import TableRows
 from pea_jax.data.text_cleaning import is_unicode
 from pea_jax.errors import BadSample, PeaError
 
 TABLES = ("metadata.jsonl", "metadata.parquet")
-_BLOCK = 1 << 24
 
 
 def find_tables(folder: str) -> list[str]:
@@ -52,7 +49,7 @@ class ImageFolderSource:
 
     @property
     def parts(self) -> list[Part]:
-        return [Part(table.file.path, table.file.stamp, len(table)) for table in self._tables]
+        return [table.part for table in self._tables]
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -71,60 +68,16 @@ class ImageFolderSource:
         return table.sample(number - int(self._ends[which]) + len(table), read)
 
 
-class _Table:
-    def __init__(self, path: str, cache_dir: str | None):
-        self.file = _existing(path)
-        self._lines = _existing(as_lines(self.file, cache_dir)) if path.endswith(".parquet") else self.file
-        self._starts = _line_starts(self._lines)
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
+class _Table(TableRows):
     def sample(self, number: int, read: Callable[[str], bytes]) -> Sample:
         """`read` gives an image file's bytes."""
-        start, end = self._starts[number : number + 2].tolist()
-        record = _parse(storage.read(self._lines.path, start, end - start), f"{self.file.path}: row {number + 1}")
-        name = _file_name(record, f"{self.file.path}: row {number + 1}")
+        record, where = self[number], self.where(number)
+        name = _file_name(record, where)
         path = f"{os.path.dirname(self.file.path)}/{name}"
         try:
             return Sample(self.file.path, name, read(path), record)
         except PeaError as error:
-            raise BadSample(f"{self.file.path}: row {number + 1}: {error}") from error
-
-
-def _existing(path: str) -> File:
-    if (file := storage.find_file(path)) is None:
-        raise PeaError(f"{path}: vanished while it was opened; start again")
-    return file
-
-
-def _line_starts(file: File) -> np.ndarray:
-    """[N + 1] int64: where each line starts, and the end of the last; blank lines at the end are left out."""
-    ends = [np.zeros(1, np.int64)]
-    with storage.open_reader(file.path) as read:
-        for start in range(0, file.size, _BLOCK):
-            block = np.frombuffer(read(start, _BLOCK), np.uint8)
-            ends.append(np.flatnonzero(block == ord("\n")) + start + 1)
-        starts = np.concatenate(ends)
-        if starts[-1] < file.size:
-            starts = np.append(starts, file.size)
-        while (
-            len(starts) > 1
-            and starts[-1] - starts[-2] < 3
-            and not bytes(read(starts[-2], starts[-1] - starts[-2])).strip()
-        ):
-            starts = starts[:-1]
-    return starts
-
-
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadSample(f"{where}: not JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise BadSample(f"{where}: not a JSON object")
-    return record
+            raise BadSample(f"{where}: {error}") from error
 
 
 def _file_name(record: dict[str, Any], where: str) -> str:

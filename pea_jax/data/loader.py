@@ -37,7 +37,7 @@ class PixelExample:
 
     Gives "pixels" float32 [H, W, 3] in [-1, 1], "time_ids" float32 [6] (see `add_time_ids`, with its orders), "native"
     float32 [] (1: native, 0: parallel pair), and the texts "caption" and "caption_en". Images of more than `max_pixels`
-    are bad samples.
+    are bad samples. A sample without a picture is grey, in the bucket nearest to a square.
     """
 
     captions: CaptionRules
@@ -50,14 +50,28 @@ class PixelExample:
         variant = rng.integers(len(captions.student))
         image = sample.rgb(self.max_pixels)
         bucket = nearest_bucket(image.size, self.buckets)
-        pixels, top_left = resize_and_crop(image, bucket, rng)
+        pixels, time_ids = cut_out(sample, image, bucket, rng, self.time_ids)
         return {
             "pixels": _scaled(pixels),
-            "time_ids": add_time_ids(image.size, top_left, bucket, self.time_ids),
+            "time_ids": time_ids,
             "native": np.float32(captions.native),
             "caption": captions.student[variant],
             "caption_en": captions.teacher[variant],
         }
+
+
+def cut_out(
+    sample: Sample, image: Image.Image, bucket: Size, rng: np.random.Generator, order: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """A bucket's part of the decoded `image` of a sample.
+
+    Returns:
+      uint8 [H, W, 3], and the time ids, float32 [6] (`add_time_ids`, in that order). Where there is no picture they are
+      those of one that fits: sizes of one pixel the UNet has never been told.
+    """
+    image = image if sample.has_picture else image.resize(bucket)
+    pixels, top_left = resize_and_crop(image, bucket, rng)
+    return pixels, add_time_ids(image.size, top_left, bucket, order)
 
 
 def _scaled(pixels: np.ndarray) -> np.ndarray:

@@ -27,12 +27,19 @@ _UPRIGHT = {
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One image-text sample; `shard` and `key` say where it came from."""
+    """One image-text sample; `shard` and `key` say where it came from.
+
+    `image` is the encoded file. A sample that is text alone has None, and is shown as one grey pixel.
+    """
 
     shard: str
     key: str
-    image: bytes
+    image: bytes | None
     record: dict[str, Any]
+
+    @property
+    def has_picture(self) -> bool:
+        return self.image is not None
 
     @property
     def family(self) -> str:
@@ -62,6 +69,8 @@ class Sample:
         Raises:
           BadSample: Pillow does not know this kind of file, or its header promises an absurd number of pixels.
         """
+        if self.image is None:
+            return Image.new("L", (1, 1), 128)
         try:
             return Image.open(io.BytesIO(self.image))
         except UnidentifiedImageError as error:
@@ -95,7 +104,7 @@ class Sample:
         return np.asarray(self.rgb())
 
     def _decode(self, image: Image.Image) -> Image.Image:
-        if image.format == "JPEG" and image.mode in ("RGB", "L"):
+        if self.image and image.format == "JPEG" and image.mode in ("RGB", "L"):
             with contextlib.suppress(ValueError):  # of what is damaged Pillow is the judge
                 return Image.fromarray(simplejpeg.decode_jpeg(self.image, strict=True))  # the same pixels, sooner
         return _opaque(image)

@@ -1,4 +1,4 @@
-"""Where samples come from: tar shards, folders of images, tensorflow-datasets folders, several of them joined."""
+"""Where samples come from: tar shards, folders of images, tables of texts, tensorflow-datasets folders, some joined."""
 
 import dataclasses
 import os
@@ -10,6 +10,7 @@ import numpy as np
 from pea_jax.data import storage
 from pea_jax.data.image_folder import ImageFolderSource
 from pea_jax.data.samples import Part, Sample
+from pea_jax.data.text_table import TABLES, TextTableSource
 from pea_jax.data.tfds_source import TfdsSource, is_tfds_folder
 from pea_jax.data.webdataset import WebDatasetSource, expand_braces
 from pea_jax.errors import PeaError
@@ -34,9 +35,9 @@ def open_source(patterns: str | Sequence[str], cache_dir: str | None = None) -> 
     """The samples of one or several sets, one after the other.
 
     Args:
-      patterns: tar shards, with braces; folders with `metadata.jsonl` or `metadata.parquet`; tensorflow-datasets
-        folders (`FOLDER:SPLIT` for another split than "train"); on disk or, but for the last, `gs://` and `s3://`.
-        Several in a list or separated by spaces.
+      patterns: tar shards, with braces; folders with `metadata.jsonl` or `metadata.parquet`; tables of texts without
+        pictures, `.jsonl` or `.parquet`; tensorflow-datasets folders (`FOLDER:SPLIT` for another split than "train");
+        on disk or, but for the last, `gs://` and `s3://`. Several in a list or separated by spaces.
       cache_dir: where indices go that cannot be written beside their data; by default `~/.cache/pea_jax`.
 
     Raises:
@@ -54,7 +55,7 @@ def open_source(patterns: str | Sequence[str], cache_dir: str | None = None) -> 
         if shards:
             sources.append(WebDatasetSource(shards, cache_dir))
             shards = []
-        sources += [_open_folder(folder, cache_dir) for folder in expand_braces(name)]
+        sources += [_open_other(folder, cache_dir) for folder in expand_braces(name)]
     if shards:
         sources.append(WebDatasetSource(shards, cache_dir))
     return sources[0] if len(sources) == 1 else JoinedSource(sources)
@@ -119,14 +120,19 @@ class EnglishAlone:
         return dataclasses.replace(sample, record=record)
 
 
-def _open_folder(name: str, cache_dir: str | None) -> Source:
+def _open_other(name: str, cache_dir: str | None) -> Source:
     folder, _, split = name.rpartition(":")
     if is_tfds_folder(name):
         return TfdsSource(name)
     if folder and is_tfds_folder(folder):
         return TfdsSource(folder, split)
+    if name.endswith(TABLES) and not os.path.isdir(name):
+        return TextTableSource(name, cache_dir)
     if storage.is_remote(name) or os.path.isdir(name):
         return ImageFolderSource(name, cache_dir)
     if os.path.exists(name):
-        raise PeaError(f"{name}: not a tar shard (.tar) and not a folder; see pea_jax/data/sources.py for what is read")
+        raise PeaError(
+            f"{name}: not a tar shard (.tar), a table ({' or '.join(TABLES)}) or a folder; see pea_jax/data/sources.py "
+            "for what is read"
+        )
     raise PeaError(f"{name}: no such folder, and no tar shard (.tar)")

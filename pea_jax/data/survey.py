@@ -38,9 +38,10 @@ ROW = np.dtype(
         ("native", "?"),
         ("english", "?"),  # whether the teacher has a caption
         ("bad", "u1"),  # `Bad`
+        ("picture", "?"),  # whether it has one
     ]
 )
-_VERSION = 2  # of the format
+_VERSION = 3  # of the format
 _CHUNK = 256  # samples a task of a thread
 _NAMED = 100  # bad samples of a part whose message is kept
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -57,7 +58,7 @@ class Bad(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """`rows` [N] of dtype `ROW`, 16 bytes a sample; `bad` names the first bad samples of each part, and `told` says how
+    """`rows` [N] of dtype `ROW`, 17 bytes a sample; `bad` names the first bad samples of each part, and `told` says how
     many samples have a caption in each of the rules' `more_languages`."""
 
     rows: np.ndarray
@@ -101,7 +102,7 @@ class Surveyor:
             raise BadSample(f"{sample.shard}: sample {sample.key}: {width}x{height} pixels are too many on one side")
         scores = (_score(sample.record.get(name)) for name in (self.aesthetic_field, self.watermark_field))
         chosen, english = self.captions.choose(sample), bool(self.captions.english_text(sample))
-        return width, height, *scores, chosen.kind, chosen.native, english, Bad.NOTHING
+        return width, height, *scores, chosen.kind, chosen.native, english, Bad.NOTHING, sample.has_picture
 
 
 def take_survey(source: Source, surveyor: Surveyor, *, cache_dir: str | None = None, num_threads: int = 16) -> Survey:

@@ -82,6 +82,8 @@ def _features() -> Any:
 
 
 def _example(sample: Sample) -> dict[str, Any]:
+    if not sample.has_picture:
+        raise PeaError(f"{sample.shard}: texts without pictures; leave them out, training takes the table beside DIR")
     width, height = sample.size()
     captions = {name: value for name, value in sample.record.items() if _is_caption(name, value)}
     rest = {name: value for name, value in sample.record.items() if name not in captions}

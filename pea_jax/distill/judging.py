@@ -12,6 +12,7 @@ from rich.table import Table
 from pea_jax.data import Concept, read_split
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.training_set import caption_rules, data_of
+from pea_jax.errors import PeaError
 from pea_jax.metrics.intervals import Estimate, mean
 from pea_jax.metrics.retrieval import Retrieval, hits_at, picture_distance
 from pea_jax.sampling.pipeline import Sampling, TextToImage
@@ -33,12 +34,19 @@ class Judgement:
 
 
 def read_concepts(config: ConfigDict) -> tuple[list[Concept], list[Concept]]:
-    """The concepts of a config's training and validation shards, in the language and in English."""
+    """The concepts of a config's training and validation shards, in the language and in English.
+
+    Raises:
+      PeaError: they cannot be read, or none has a picture.
+    """
     settings: dict[str, Any] = dict(
         languages=(config.language, "en"), cache_dir=config.data.cache_dir or None, caption=caption_rules(config).text
     )
     train, validation = data_of(config, "train"), data_of(config, "validation")
-    return read_split(train, **settings), read_split(validation, **settings)
+    found = read_split(train, **settings), read_split(validation, **settings)
+    if not any(found):
+        raise PeaError(f"{train} {validation}: no sample has a picture; retrieval looks for pictures, give --prompts")
+    return found
 
 
 def retrieval_among(concepts: list[Concept]) -> Retrieval:
@@ -67,7 +75,8 @@ class Judge:
         self._english = models.teacher
         train, held_out = concepts
         self._retrieval = retrieval_among(train + held_out)
-        self._splits = {"seen": train[:count] if count else train, "held out": held_out}
+        splits = {"seen": train[:count] if count else train, "held out": held_out}
+        self._splits = {split: concepts for split, concepts in splits.items() if concepts}
 
     def compare(self, systems: Mapping[str, Conditioner]) -> list[Judgement]:
         """The teacher with the English names, then every system with those of the language."""

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from pea_jax import processes
 from pea_jax.data import CachedSource, CacheWriter, Sample, divide
-from pea_jax.data.buckets import Size, add_time_ids, resize_and_crop
-from pea_jax.data.loader import check_buckets
+from pea_jax.data.buckets import Size
+from pea_jax.data.loader import check_buckets, cut_out
 from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
 from pea_jax.distill.cache import Encoder, fingerprint
@@ -94,10 +94,12 @@ def _read(config: ConfigDict, source: Source, row: int, bucket: Size) -> Read | 
     try:
         sample = source[row]
         image = sample.rgb(config.data.max_pixels)
-        pixels, top_left = resize_and_crop(image, bucket, np.random.default_rng([config.seed, row]))
+        pixels, time_ids = cut_out(
+            sample, image, bucket, np.random.default_rng([config.seed, row]), config.data.time_ids
+        )
     except BadSample as error:
         return error
-    return sample, pixels, add_time_ids(image.size, top_left, bucket, config.data.time_ids)
+    return sample, pixels, time_ids
 
 
 def _good(

@@ -48,8 +48,9 @@ class TrainingSet:
         native, english = rows["native"], rows["caption"] == Kind.ENGLISH
         counts = {"native": native, "parallel": ~native & ~english, "in English alone": english}
         captions = ", ".join(f"{np.count_nonzero(found):,} {name}" for name, found in counts.items())
-        bad = np.count_nonzero(self.survey.rows["bad"])
-        return f"{len(rows):,} of {len(self.kept):,} samples are used, {bad:,} are bad; captions: {captions}"
+        bad, bare = np.count_nonzero(self.survey.rows["bad"]), np.count_nonzero(~rows["picture"])
+        texts = f"; {bare:,} have no picture" if bare else ""
+        return f"{len(rows):,} of {len(self.kept):,} samples are used, {bad:,} are bad; captions: {captions}{texts}"
 
     def first(self, count: int) -> np.ndarray:
         """The numbers of the first `count` samples that are used."""
@@ -132,7 +133,7 @@ def digest(source: Source) -> str:
             sample = source[number]
         except BadSample:
             continue
-        for part in (sample.key.encode(), sample.image, json.dumps(sample.record, sort_keys=True).encode()):
+        for part in (sample.key.encode(), sample.image or b"", json.dumps(sample.record, sort_keys=True).encode()):
             found.update(hashlib.sha256(part).digest())
     return found.hexdigest()[:16]
 

@@ -15,6 +15,12 @@ def test_read_split(shard):
     np.testing.assert_array_equal(last.pixels, np.broadcast_to(np.uint8([22, 0, 0]), (8, 8, 3)))
 
 
+def test_texts_without_a_picture_are_no_concepts(shard, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"caption_ru": "щи", "caption_en": "soup"}\n')
+    concepts = read_split(f"{tmp_path}/texts.jsonl {shard}", ["en", "ru"])
+    assert len(concepts) == 23 and concepts[0].key == "000"
+
+
 def test_missing_language(shard):
     with pytest.raises(PeaError, match=r"a-000\.tar: sample 000: no text in field caption_it"):
         read_split(shard, ["en", "it"])

@@ -8,9 +8,17 @@ from pea_jax.errors import PeaError
 
 
 def row(
-    width=640, height=640, aesthetic=6.0, watermark=0.5, caption=Kind.TRANSLATED, native=False, english=True, bad=0
+    width=640,
+    height=640,
+    aesthetic=6.0,
+    watermark=0.5,
+    caption=Kind.TRANSLATED,
+    native=False,
+    english=True,
+    bad=0,
+    picture=True,
 ):
-    return width, height, aesthetic, watermark, caption, native, english, bad
+    return width, height, aesthetic, watermark, caption, native, english, bad, picture
 
 
 def removed(filters: Filters, *rows: tuple, aspect_error: float = 0.0) -> list[list[str]]:
@@ -34,6 +42,14 @@ def test_published_limits_are_kept_and_what_is_beyond_is_not():
 def test_native_samples_are_asked_for_no_score():
     assert removed(PUBLISHED, row(native=True, aesthetic=1, watermark=1)) == [[]]
     assert removed(PUBLISHED, row(639, 640, native=True)) == [["fewer than 409600 pixels"]]
+
+
+def test_of_texts_alone_neither_size_nor_score_is_asked():
+    strict = Filters(640 * 640, 640, 2.0, 6.0, 0.5, unscored="drop", max_pixels=2_000_000)
+    text = row(1, 1, np.nan, np.nan, picture=False)
+    assert removed(strict, text, aspect_error=3.0) == [[]]
+    assert removed(strict, row(1, 1, picture=False, native=True)) == [["native without a picture"]]
+    assert removed(strict, row(1, 1, picture=False, english=False)) == [["parallel pair without English"]]
 
 
 def test_a_sample_without_a_score():

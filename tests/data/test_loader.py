@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pea_jax.data import CachedSource, CacheWriter, CaptionRules, PixelExample, WebDatasetSource, divide
+from pea_jax.data import CachedSource, CacheWriter, CaptionRules, PixelExample, Sample, WebDatasetSource, divide
 from pea_jax.data.loader import cached_example, make_loader, tokenize_captions
 from pea_jax.errors import PeaError
 
@@ -168,6 +168,15 @@ def test_batches_of_pictures(shard):
     np.testing.assert_array_equal(batch["pixels"][..., 1:], -1)
     np.testing.assert_array_equal(batch["time_ids"], [[8, 8, 0, 0, 8, 8]] * 5)
     assert batch["native"].tolist() == [0] * 5 and batch["native"].dtype == np.float32
+
+
+def test_a_sample_without_a_picture_is_grey_in_the_squarest_bucket(rng):
+    """The UNet is told the size of the bucket, as of a picture that fits; no size in the data is so small."""
+    sample = Sample("texts.jsonl", "row 1", None, dict(caption_ru="щи", caption_en="soup"))
+    example = PixelExample(CaptionRules("ru"), ((8, 24), (16, 12), (24, 8)), max_pixels=100)(sample, rng)
+    np.testing.assert_allclose(example["pixels"], np.full((12, 16, 3), 128 / 127.5 - 1), atol=1e-6)
+    np.testing.assert_array_equal(example["time_ids"], [12, 16, 0, 0, 12, 16])
+    assert (example["caption"], example["caption_en"], example["native"]) == ("щи", "soup", 0)
 
 
 def test_native_flag(write_shard, make_sample):

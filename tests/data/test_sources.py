@@ -20,15 +20,17 @@ def test_sets_of_every_kind_one_after_the_other(write_shard, shard, make_sample,
     other = write_shard("b-0.tar", {"b0": make_sample(1), "b1": make_sample(2)})
     converted = str(tmp_path / "converted")
     convert({"train": other, "validation": shard}, converted)
+    (tmp_path / "texts.jsonl").write_text('{"caption_ru": "щи"}\n')
     names = [f"{tmp_path}/b-{{0..0}}.tar", folder, shard, f"{converted}:validation", converted]
-    source = open_source(" ".join(names))
-    assert len(source) == 2 + 1 + 23 + 23 + 2
+    source = open_source(" ".join([*names, str(tmp_path / "texts.jsonl")]))
+    assert len(source) == 2 + 1 + 23 + 23 + 2 + 1
+    assert (source[51].key, source[51].record, source[51].has_picture) == ("row 1", {"caption_ru": "щи"}, False)
     keys = ["b0", "b1", "x.png"] + [f"{number:03d}" for number in range(23)] * 2 + ["b0", "b1"]
     assert [sample.key for sample in (source[number] for number in range(51))] == keys
-    assert source[-1].key == "b1" and [part.count for part in source.parts] == [2, 1, 23, 23, 2]
+    assert source[-2].key == "b1" and [part.count for part in source.parts] == [2, 1, 23, 23, 2, 1]
     assert pickle.loads(pickle.dumps(source))[30].caption("ru") == "яблоко 4"
     with pytest.raises(IndexError):
-        source[51]
+        source[52]
 
 
 def test_one_set_is_not_wrapped(shard, folder):
@@ -46,7 +48,8 @@ def test_whole_names_of_shards_in_braces(write_shard, shard, make_sample):
     [
         ("", "no data given"),
         ("/nowhere", "/nowhere: no such folder"),
-        (__file__, "not a tar shard .* and not a folder"),
+        ("/nowhere.jsonl", r"/nowhere\.jsonl: no such file"),
+        (__file__, r"not a tar shard .*, a table .* or a folder"),
     ],
 )
 def test_what_is_no_source(patterns, message):

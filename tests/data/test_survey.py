@@ -63,20 +63,20 @@ def test_rows(tmp_path):
     survey = take_survey(source, SURVEYOR)
     nan = np.nan
     expected = [
-        (30, 20, 6.5, 0.0, Kind.TRANSLATED, False, True, 0),
-        (8, 9, nan, nan, Kind.NATIVE, True, False, 0),
-        (8, 8, nan, nan, Kind.ENGLISH, False, True, 0),
-        (8, 8, nan, nan, Kind.NONE, False, False, 0),
-        (8, 8, nan, nan, Kind.TRANSLATED, True, True, 0),
-        (8, 8, nan, 1e38, Kind.TRANSLATED, False, True, 0),
-        (8, 8, 5.25, 0.5, Kind.TRANSLATED, False, True, 0),
+        (30, 20, 6.5, 0.0, Kind.TRANSLATED, False, True, 0, True),
+        (8, 9, nan, nan, Kind.NATIVE, True, False, 0, True),
+        (8, 8, nan, nan, Kind.ENGLISH, False, True, 0, True),
+        (8, 8, nan, nan, Kind.NONE, False, False, 0, True),
+        (8, 8, nan, nan, Kind.TRANSLATED, True, True, 0, True),
+        (8, 8, nan, 1e38, Kind.TRANSLATED, False, True, 0, True),
+        (8, 8, 5.25, 0.5, Kind.TRANSLATED, False, True, 0, True),
     ]
     assert survey.rows.tobytes() == np.array(expected, ROW).tobytes()
     assert survey.bad == []
 
 
-def test_sixteen_bytes_a_sample():
-    assert ROW.itemsize == 16
+def test_seventeen_bytes_a_sample():
+    assert ROW.itemsize == 17
 
 
 def damaged(size: bytes) -> bytes:

@@ -11,7 +11,7 @@ from pea_jax import config as configs
 from pea_jax.data.captions import Kind
 from pea_jax.distill.judging import read_concepts
 from pea_jax.distill.pictures import sample_prompts
-from pea_jax.distill.training_set import caption_rules, look_at, training_set
+from pea_jax.distill.training_set import caption_rules, digest, look_at, training_set
 from pea_jax.errors import PeaError
 from tests.commands import ROOT
 from tests.data.conftest import png, write_shard  # noqa: F401 (a fixture)
@@ -107,6 +107,28 @@ def test_shards_of_which_english_alone_is_used(config, write_shard):  # noqa: F8
         PeaError, match=r"a\.tar: sample b: no text in field caption_ru; add it or leave the sample out, name"
     ):
         training_set(config)
+
+
+def test_texts_without_pictures(config, write_shard, tmp_path):  # noqa: F811
+    """Beside pictures, in the bucket nearest to a square; those that would be learnt from the picture are left out."""
+    texts = [PAIR, PAIR | dict(native=True), dict(caption_ru="борщ"), PAIR | dict(caption_en="borscht")]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    config.data.train = f"{write_shard('a.tar', {'a': members((96, 64))})} {tmp_path}/texts.jsonl"
+    config.data.filters.update(min_pixels=64 * 64, max_aspect_error=0.1)
+    chosen = training_set(config)
+    counts = "0 native, 3 parallel, 0 in English alone; 2 have no picture"
+    assert str(chosen) == f"3 of 5 samples are used, 0 are bad; captions: {counts}"
+    assert {bucket: rows.tolist() for bucket, rows in chosen.rows_by_bucket.items()} == {
+        (64, 64): [1, 4],
+        (96, 64): [0],
+    }
+    assert {reason: count for reason, count in chosen.removed.items() if count} == {
+        "native without a picture": 1,
+        "parallel pair without English": 1,
+    }
+    before = digest(chosen.source)
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts[::-1]))
+    assert digest(training_set(config).source) != before
 
 
 def test_more_languages(config, write_shard):  # noqa: F811

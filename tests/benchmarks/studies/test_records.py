@@ -1,5 +1,6 @@
 """What a study does to training records: how much of it, to whom, and that nothing else changes."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -26,7 +27,7 @@ def _record(number: int) -> dict:
 
 
 def made(samples: list[Sample], seed: int = 0, **rules) -> dict[str, dict]:
-    return {sample.key: record for sample, record in changed(samples, "ru", Records(**rules), seed)}
+    return {sample.key: sample.record for sample in changed(samples, "ru", Records(**rules), seed)}
 
 
 def test_no_rule_changes_nothing(samples):
@@ -87,6 +88,25 @@ def test_written_shards_are_read_back(world, tmp_path):
     assert len(source) == 12 + 18
     assert all(source[number].record["native"] for number in range(len(source)))
     assert source[29].record["is_flag"] and source[29].pixels().shape == (64, 64, 3)
+
+
+def test_pictures_of_others(samples):
+    """All change places, and the texts stay."""
+    numbered = [dataclasses.replace(sample, image=sample.key.encode()) for sample in samples]
+    found = changed(numbered, "ru", Records(others_pictures=0.5), 0)
+    assert 0.4 * COUNT < sum(sample.image != sample.key.encode() for sample in found) / 2 < 0.6 * COUNT
+    found = changed(numbered, "ru", Records(others_pictures=1.0), 0)
+    assert sorted(sample.image for sample in found) == sorted(sample.image for sample in numbered)
+    assert sum(sample.image == sample.key.encode() for sample in found) < 0.01 * len(samples)
+    assert [sample.record for sample in found] == [sample.record for sample in samples]
+
+
+def test_texts_alone(world, tmp_path):
+    _, fields = world
+    records.write(tmp_path / "new.jsonl", str(fields["data.train"]), "ru", Records(text_alone=True), seed=0)
+    before, after = open_source(str(fields["data.train"])), open_source(str(tmp_path / "new.jsonl"))
+    assert [after[n].record for n in range(len(after))] == [before[n].record for n in range(len(before))]
+    assert not after[0].has_picture
 
 
 def test_repainted_pictures_have_the_colours_of_repaint(world, tmp_path):
