@@ -68,7 +68,7 @@ def base(language: str) -> ConfigDict:
             adapter=dict(hidden_dim=1024, num_layers=3),
             linear_start=0,  # samples whose captions the adapter starts from, as a linear map; 0: as PyTorch starts
             data=dict(
-                train="",  # shard patterns, separated by spaces
+                train="",  # shards, folders, tables of texts; several with spaces between
                 english="",  # more of them, of which nothing but the English captions is used, for the student too
                 validation="",
                 caption_variants=1,  # 1: the caption; more: it with some of the keywords

@@ -74,8 +74,8 @@ def write_sheet(config: ConfigDict, chosen: TrainingSet, path: str) -> None:
 
 def _sizes(sample: Sample, example: Example) -> str:
     (width, height), (crop_height, crop_width) = sample.size(), example["pixels"].shape[:2]
-    whole = f"{width}x{height}" if sample.has_picture else "no picture"
-    return f"{sample.key}: {whole} to {crop_width}x{crop_height}"
+    whole = f"{width}x{height} to" if sample.has_picture else "no picture,"
+    return f"{sample.key}: {whole} {crop_width}x{crop_height}"
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:
