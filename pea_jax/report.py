@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pea_jax.errors import PeaError
 
-console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
+# A log has no width of its own. Captions and paths are told as they are: "[/b]" is no markup, ":cat:" no emoji.
+console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
 
 
 def track(sequence: Sequence[Any], description: str) -> Iterable[Any]:

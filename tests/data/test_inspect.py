@@ -64,6 +64,16 @@ def test_tables_and_sheet(shards, tmp_path):
     assert reds >= {0, 1, 2, 3, 4, 5, 50}
 
 
+def test_captions_and_paths_are_shown_as_they_are(write_shard, tmp_path):
+    """What stands in brackets or between colons is no markup of the screen's."""
+    own, english = "[red] кот [/caption]", "a :cat: [1]"
+    write_shard("[a].tar", {f"s{i}": members(i, (20, 20), caption_ru=own, caption_en=english) for i in range(6)})
+    result = inspect(f"{tmp_path}/[a].tar", "--out", str(tmp_path / "[b].png"))
+    assert result.returncode == 0, result.stderr
+    assert ["s0", own, english, "the teacher"] in rows(result.stdout)
+    assert "/[a].tar" in result.stdout and "/[b].png: pictures" in result.stdout
+
+
 def test_english_alone(shards, write_shard, tmp_path):
     english = write_shard("c.tar", {"e": members(7, (20, 20))})
     result = inspect(shards, **{"data.english": english})
