@@ -113,6 +113,11 @@ def test_tables_that_cannot_be_read(folder, tmp_path, monkeypatch):
     table = pathlib.Path(folder) / "dogs" / "metadata.parquet"
     with pytest.raises(PeaError, match=r"its rows cannot be kept in .*; give a cache folder"):
         as_lines(find_file(str(table)), f"{folder}/cats/1.png")
+    cyrillic = pyarrow.array([b"\xea\xee\xf2"], pyarrow.binary())  # in Windows-1251
+    texts = pyarrow.StringArray.from_buffers(1, *cyrillic.buffers()[1:])
+    pyarrow.parquet.write_table(pyarrow.table({"file_name": ["3.png"], "caption_ru": texts}), table)
+    with pytest.raises(PeaError, match=r"metadata\.parquet: has a text that is not UTF-8 .*; write the table again"):
+        as_lines(find_file(str(table)), str(tmp_path / "cache"))
     table.write_bytes(table.read_bytes()[:-9])
     with pytest.raises(PeaError, match=r"metadata\.parquet: not a whole parquet table"):
         ImageFolderSource(folder, str(tmp_path / "cache"))
