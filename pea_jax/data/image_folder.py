@@ -4,8 +4,10 @@
 names start from the table; the other columns are the record.
 """
 
+import contextlib
 import json
 import os
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -85,11 +87,22 @@ class _Table:
         start, end = self._starts[number : number + 2].tolist()
         record = _parse(storage.read(self._lines.path, start, end - start), f"{self.file.path}: row {number + 1}")
         name = _file_name(record, f"{self.file.path}: row {number + 1}")
-        path = f"{os.path.dirname(self.file.path)}/{name}"
         try:
-            return Sample(self.file.path, name, read(path), record)
+            return Sample(self.file.path, name, _read_image(os.path.dirname(self.file.path), name, read), record)
         except PeaError as error:
             raise BadSample(f"{self.file.path}: row {number + 1}: {error}") from error
+
+
+def _read_image(folder: str, name: str, read: Callable[[str], bytes]) -> bytes:
+    """A Mac writes й, ế and 한 in a file's name as several letters where tables have one; other systems tell the two
+    apart. Raises as `read`."""
+    try:
+        return read(f"{folder}/{name}")
+    except PeaError:
+        for other in {unicodedata.normalize(form, name) for form in ("NFC", "NFD")} - {name}:
+            with contextlib.suppress(PeaError):
+                return read(f"{folder}/{other}")
+        raise
 
 
 def _existing(path: str) -> File:

@@ -2,6 +2,7 @@ import json
 import pathlib
 import pickle
 import sys
+import unicodedata
 
 import pyarrow
 import pyarrow.parquet
@@ -92,6 +93,19 @@ def test_rows_that_are_refused(tmp_path, image, row, message):
         source[0]
     assert "\n" not in str(error.value)
     assert source[1].image == image
+
+
+@pytest.mark.parametrize(("disk", "table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_of_files_that_came_from_a_mac(tmp_path, image, disk, table):
+    name = "й/한글 ế.png"
+    path = tmp_path / unicodedata.normalize(disk, name)
+    path.parent.mkdir()
+    path.write_bytes(image)
+    write_lines(tmp_path, [{"file_name": unicodedata.normalize(table, name)}, {"file_name": "й.png"}])
+    source = ImageFolderSource(str(tmp_path))
+    assert source[0].image == image and source.head(0).size() == source[0].size()
+    with pytest.raises(BadSample, match=r"row 2: .*/й\.png: cannot be read"):
+        source[1]
 
 
 def test_a_folder_without_a_table(tmp_path):
