@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from fontTools import subset
+from fontTools.ttLib import TTFont
 from matplotlib import font_manager
 from PIL import Image
 
@@ -63,7 +65,7 @@ def test_long_labels_are_broken(tmp_path, label):
 
 @pytest.mark.parametrize("text", ["красное яблоко", "Їжак ґудзик є", "mạng nhện đỏ", "çğış", "häßlich – “größer”"])
 def test_no_boxes_in_place_of_letters(text):
-    font = grids._font(text)
+    font = grids._fonts([text])[text]
     box = bytes(font.getmask("\uffff"))
     assert all(bytes(font.getmask(letter)) != box for letter in set(text) - {" "})
 
@@ -71,9 +73,10 @@ def test_no_boxes_in_place_of_letters(text):
 def test_missing_letters_are_reported(monkeypatch, caplog):
     only = font_manager.findfont("DejaVu Sans")
     monkeypatch.setattr(grids, "_font_files", lambda: iter([only]))
-    grids._font("красное")
+    grids._fonts(["красное", "\u2067ца\u2069\ufe0f\u200b\u3000"])  # invisible ones are in few fonts
     assert not caplog.records
-    grids._font("红 apple")
+    grids._fonts(["红 apple", "红"])
+    assert len(caplog.records) == 1
     assert "红" in caplog.text
 
 
@@ -81,8 +84,22 @@ def test_a_font_with_the_letters_is_preferred(monkeypatch):
     """What decides is the letters that a font has, not its name."""
     first, second = (font_manager.findfont(name) for name in ("cmr10", "DejaVu Serif"))
     monkeypatch.setattr(grids, "_font_files", lambda: iter([first, second]))
-    assert grids._font("apple").path == first
-    assert grids._font("яблоко").path == second
+    fonts = grids._fonts(["apple", "яблоко"])
+    assert [font.path for font in fonts.values()] == [first, second]
+
+
+def test_a_caption_and_its_english_may_need_two_fonts(tmp_path, monkeypatch, caplog):
+    """As Noto's of Thai, Khmer or Hindi, which have no Latin letters."""
+    latin, arabic = tmp_path / "latin.ttf", tmp_path / "arabic.ttf"
+    for path, letters in ((latin, "a cat"), (arabic, "قطة")):
+        font = TTFont(font_manager.findfont("DejaVu Sans"))
+        subsetter = subset.Subsetter()
+        subsetter.populate(text=letters)
+        subsetter.subset(font)
+        font.save(path)
+    monkeypatch.setattr(grids, "_font_files", lambda: iter([str(latin), str(arabic)]))
+    save_grid(tmp_path / "grid.png", pictures(1, 1), column_titles=["a"], row_labels=["قطة\na cat"])
+    assert "no font" not in caplog.text
 
 
 def test_fonts_that_cannot_be_read_are_passed_over(tmp_path, monkeypatch):
@@ -90,7 +107,7 @@ def test_fonts_that_cannot_be_read_are_passed_over(tmp_path, monkeypatch):
     only, broken = font_manager.findfont("DejaVu Sans"), tmp_path / "broken.ttf"
     broken.write_bytes(b"no font")
     monkeypatch.setattr(grids, "_font_files", lambda: iter([only, str(tmp_path / "gone.ttf"), str(broken)]))
-    assert grids._font("红").path == only
+    assert grids._fonts(["红"])["红"].path == only
 
 
 def test_a_row_without_label_is_refused(tmp_path):
