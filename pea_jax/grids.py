@@ -1,16 +1,19 @@
 """Labelled grids of pictures."""
 
 import functools
+import itertools
 import os
 import pathlib
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 MARGIN, SIZE = 8, 14
 LONGEST = 60  # characters of a line of a label
@@ -64,7 +67,22 @@ def _write(canvas: Image.Image, path: pathlib.Path) -> None:
 
 def _broken(label: str) -> str:
     """With lines of at most `LONGEST` characters, as a caption would be wider than all pictures."""
-    return "\n".join(textwrap.fill(line, LONGEST) for line in label.splitlines())
+    return "\n".join(wrapped(line, LONGEST) for line in label.splitlines())
+
+
+def wrapped(text: str, width: int, **options: Any) -> str:
+    """As `textwrap.fill`, with its options; a word of Thai or Khmer, which write no spaces, is not broken before a mark
+    that belongs to a letter."""
+    lines = textwrap.wrap(text, width, **options)
+    for number in range(1, len(lines)):
+        marks = len(list(itertools.takewhile(_is_mark, lines[number])))
+        lines[number - 1] += lines[number][:marks]
+        lines[number] = lines[number][marks:]
+    return "\n".join(lines)
+
+
+def _is_mark(letter: str) -> bool:
+    return unicodedata.category(letter).startswith("M")
 
 
 def _size(text: str, fonts: Fonts) -> tuple[int, int]:
@@ -93,10 +111,19 @@ def _fonts(lines: Iterable[str]) -> dict[str, ImageFont.FreeTypeFont]:
     Fonts of one script often lack Latin letters, so that no single one has a caption and its English.
     """
     found = {line: _best_font(line) for line in lines}
+    if not features.check("raqm") and any(map(_is_shaped, "".join(found))):
+        logging.warning(
+            "labels may have letters in a wrong order or form; install FriBidi, which Pillow takes for that"
+        )
     if missing := frozenset[int]().union(*(missing for _, missing in found.values())):
         sample = "".join(map(chr, sorted(missing)[:5]))
         logging.warning("no font has the letters %s; to see them install one, e.g. Noto Sans CJK", sample)
     return {line: ImageFont.truetype(path, SIZE) for line, (path, _) in found.items()}
+
+
+def _is_shaped(letter: str) -> bool:
+    """Whether its script is written from the right, or has letters that change their place or form."""
+    return unicodedata.bidirectional(letter) in ("R", "AL") or unicodedata.category(letter) == "Mc"
 
 
 def _best_font(line: str) -> tuple[str, frozenset[int]]:

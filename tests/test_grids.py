@@ -1,5 +1,7 @@
 """Grids as files: where the pictures are, that the labels are drawn in letters and not in boxes."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from fontTools import subset
@@ -100,6 +102,22 @@ def test_a_caption_and_its_english_may_need_two_fonts(tmp_path, monkeypatch, cap
     monkeypatch.setattr(grids, "_font_files", lambda: iter([str(latin), str(arabic)]))
     save_grid(tmp_path / "grid.png", pictures(1, 1), column_titles=["a"], row_labels=["قطة\na cat"])
     assert "no font" not in caplog.text
+
+
+@pytest.mark.parametrize(("label", "shaped"), [("قطة", True), ("חתול", True), ("किताब", True), ("кот แมว", False)])
+def test_what_pillow_cannot_shape_is_told(monkeypatch, caplog, label, shaped):
+    """Its wheels load FriBidi where the system has it, and else draw Arabic from the left, letter by letter."""
+    monkeypatch.setattr(grids.features, "check", lambda name: False)
+    grids._fonts([label])
+    assert ("install FriBidi" in caplog.text) == shaped
+
+
+def test_no_line_begins_with_a_mark():
+    thai, hindi = "หน้าต่างที่" * 30, "किताबें" * 30
+    for text in (thai, hindi):
+        lines = grids._broken(text).split("\n")
+        assert "".join(lines) == text and len(lines) > 2
+        assert not any(unicodedata.category(line[0]).startswith("M") for line in lines)
 
 
 def test_fonts_that_cannot_be_read_are_passed_over(tmp_path, monkeypatch):
