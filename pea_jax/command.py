@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import gc
-import io
 import logging
 import os
 import pathlib
@@ -21,7 +20,7 @@ from pea_jax.data.kept_files import default_folder
 from pea_jax.data.storage import is_remote
 from pea_jax.errors import PeaError, Stalled
 from pea_jax.preemption import Interrupted
-from pea_jax.report import console
+from pea_jax.report import console, spare_letters
 
 COORDINATOR = flags.DEFINE_string(
     "coordinator", os.environ.get("JAX_COORDINATOR_ADDRESS"), "HOST:PORT of process 0, where several are one run"
@@ -46,8 +45,7 @@ def run(main: Callable[[], None]) -> None:
     """
     prepare_devices()
     _hush_orbax()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a letter that the screen's encoding lacks ends no run
+    spare_letters()
     gc.freeze()  # what was imported stays: to look through all of it takes the collector a tenth of a second each time
     try:
         _parse_flags(sys.argv)

@@ -1,6 +1,7 @@
 """What a run tells its user: a progress bar, metrics.jsonl, TensorBoard events and pictures."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -18,7 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pea_jax.errors import PeaError
 
-console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
+# A log has no width of its own. Captions and paths are told as they are: "[/b]" is no markup, ":cat:" no emoji.
+console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+
+
+def spare_letters() -> None:
+    """A letter that the screen's encoding lacks is shown as a question mark, and ends no run."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def track(sequence: Sequence[Any], description: str) -> Iterable[Any]:

@@ -1,7 +1,11 @@
 """Grids as files: where the pictures are, that the labels are drawn in letters and not in boxes."""
 
+import unicodedata
+
 import numpy as np
 import pytest
+from fontTools import subset
+from fontTools.ttLib import TTFont
 from matplotlib import font_manager
 from PIL import Image
 
@@ -63,7 +67,7 @@ def test_long_labels_are_broken(tmp_path, label):
 
 @pytest.mark.parametrize("text", ["красное яблоко", "Їжак ґудзик є", "mạng nhện đỏ", "çğış", "häßlich – “größer”"])
 def test_no_boxes_in_place_of_letters(text):
-    font = grids._font(text)
+    font = grids._fonts([text])[text]
     box = bytes(font.getmask("\uffff"))
     assert all(bytes(font.getmask(letter)) != box for letter in set(text) - {" "})
 
@@ -71,9 +75,10 @@ def test_no_boxes_in_place_of_letters(text):
 def test_missing_letters_are_reported(monkeypatch, caplog):
     only = font_manager.findfont("DejaVu Sans")
     monkeypatch.setattr(grids, "_font_files", lambda: iter([only]))
-    grids._font("красное")
+    grids._fonts(["красное", "\u2067ца\u2069\ufe0f\u200b\u3000"])  # invisible ones are in few fonts
     assert not caplog.records
-    grids._font("红 apple")
+    grids._fonts(["红 apple", "红"])
+    assert len(caplog.records) == 1
     assert "红" in caplog.text
 
 
@@ -81,8 +86,38 @@ def test_a_font_with_the_letters_is_preferred(monkeypatch):
     """What decides is the letters that a font has, not its name."""
     first, second = (font_manager.findfont(name) for name in ("cmr10", "DejaVu Serif"))
     monkeypatch.setattr(grids, "_font_files", lambda: iter([first, second]))
-    assert grids._font("apple").path == first
-    assert grids._font("яблоко").path == second
+    fonts = grids._fonts(["apple", "яблоко"])
+    assert [font.path for font in fonts.values()] == [first, second]
+
+
+def test_a_caption_and_its_english_may_need_two_fonts(tmp_path, monkeypatch, caplog):
+    """As Noto's of Thai, Khmer or Hindi, which have no Latin letters."""
+    latin, arabic = tmp_path / "latin.ttf", tmp_path / "arabic.ttf"
+    for path, letters in ((latin, "a cat"), (arabic, "قطة")):
+        font = TTFont(font_manager.findfont("DejaVu Sans"))
+        subsetter = subset.Subsetter()
+        subsetter.populate(text=letters)
+        subsetter.subset(font)
+        font.save(path)
+    monkeypatch.setattr(grids, "_font_files", lambda: iter([str(latin), str(arabic)]))
+    save_grid(tmp_path / "grid.png", pictures(1, 1), column_titles=["a"], row_labels=["قطة\na cat"])
+    assert "no font" not in caplog.text
+
+
+@pytest.mark.parametrize(("label", "shaped"), [("قطة", True), ("חתול", True), ("किताब", True), ("кот แมว", False)])
+def test_what_pillow_cannot_shape_is_told(monkeypatch, caplog, label, shaped):
+    """Its wheels load FriBidi where the system has it, and else draw Arabic from the left, letter by letter."""
+    monkeypatch.setattr(grids.features, "check", lambda name: False)
+    grids._fonts([label])
+    assert ("install FriBidi" in caplog.text) == shaped
+
+
+def test_no_line_begins_with_a_mark():
+    thai, hindi = "หน้าต่างที่" * 30, "किताबें" * 30
+    for text in (thai, hindi):
+        lines = grids._broken(text).split("\n")
+        assert "".join(lines) == text and len(lines) > 2
+        assert not any(unicodedata.category(line[0]).startswith("M") for line in lines)
 
 
 def test_fonts_that_cannot_be_read_are_passed_over(tmp_path, monkeypatch):
@@ -90,7 +125,7 @@ def test_fonts_that_cannot_be_read_are_passed_over(tmp_path, monkeypatch):
     only, broken = font_manager.findfont("DejaVu Sans"), tmp_path / "broken.ttf"
     broken.write_bytes(b"no font")
     monkeypatch.setattr(grids, "_font_files", lambda: iter([only, str(tmp_path / "gone.ttf"), str(broken)]))
-    assert grids._font("红").path == only
+    assert grids._fonts(["红"])["红"].path == only
 
 
 def test_a_row_without_label_is_refused(tmp_path):

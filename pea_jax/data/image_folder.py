@@ -4,7 +4,9 @@
 names start from the table; the other columns are the record.
 """
 
+import contextlib
 import os
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -73,11 +75,22 @@ class _Table(TableRows):
         """`read` gives an image file's bytes."""
         record, where = self[number], self.where(number)
         name = _file_name(record, where)
-        path = f"{os.path.dirname(self.file.path)}/{name}"
         try:
-            return Sample(self.file.path, name, read(path), record)
+            return Sample(self.file.path, name, _read_image(os.path.dirname(self.file.path), name, read), record)
         except PeaError as error:
             raise BadSample(f"{where}: {error}") from error
+
+
+def _read_image(folder: str, name: str, read: Callable[[str], bytes]) -> bytes:
+    """A Mac writes й, ế and 한 in a file's name as several letters where tables have one; other systems tell the two
+    apart. Raises as `read`."""
+    try:
+        return read(f"{folder}/{name}")
+    except PeaError:
+        for other in {unicodedata.normalize(form, name) for form in ("NFC", "NFD")} - {name}:
+            with contextlib.suppress(PeaError):
+                return read(f"{folder}/{other}")
+        raise
 
 
 def _file_name(record: dict[str, Any], where: str) -> str:

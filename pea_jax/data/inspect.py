@@ -8,7 +8,6 @@ training need not look again.
 """
 
 import pathlib
-import textwrap
 
 import numpy as np
 from absl import flags
@@ -22,7 +21,7 @@ from pea_jax.data.samples import Sample
 from pea_jax.distill.overview import tables
 from pea_jax.distill.training_set import TrainingSet, caption_rules, check_usable, look_at
 from pea_jax.errors import BadSample, PeaError
-from pea_jax.grids import save_grid
+from pea_jax.grids import save_grid, wrapped
 from pea_jax.report import console
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Whose training data, e.g. configs/ru.py:emoji")
@@ -88,7 +87,7 @@ def _thumbnail(image: Image.Image) -> np.ndarray:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 48, max_lines=4, placeholder=" ...")
+    return wrapped(text, 48, max_lines=4, placeholder=" ...")
 
 
 if __name__ == "__main__":

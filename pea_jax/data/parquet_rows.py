@@ -53,6 +53,8 @@ def _write(path: str, target: pathlib.Path) -> None:
                     lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         except arrow.ArrowException as error:
             raise PeaError(f"{path}: not a whole parquet table ({' '.join(str(error).split())})") from error
+        except UnicodeDecodeError as error:  # which parquet promises, and not every writer looks at
+            raise PeaError(f"{path}: has a text that is not UTF-8 ({error}); write the table again") from error
 
 
 def _pyarrow(path: str) -> tuple[Any, Any]:

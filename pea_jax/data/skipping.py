@@ -52,7 +52,7 @@ class BadSamples:
             self._bad += 1
             if len(self._named) < LISTED and row not in self._named:
                 self._named.add(row)
-                console.print(f"skipped: {error}", markup=False, highlight=False)
+                console.print(f"skipped: {error}", highlight=False)
                 if len(self._named) == LISTED:
                     console.print("skipped: further bad samples are counted and not named")
             allowed = self._max_rate * self._read

@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 from pea_jax.errors import PeaError
 
-# Invisible, and not part of any word; the joiners U+200C and U+200D are, in Persian, Hindi and emoji.
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+# Invisible, and not part of any word; the joiners U+200C and U+200D are, in Persian, Hindi and emoji. U+200B is noise
+# but behind letters of Thai, Lao, Burmese and Khmer, which have it between words in the place of a space.
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b"
+)
 # The published filter (PEA-Diffusion, utils/custom_dataset_sdxl.py); spaces go too.
 _NOT_CHINESE = re.compile("[^\u4e00-\u9fa5,.!?:;，。！？：；“”0-9]")
 _CHINESE = re.compile("[\u4e00-\u9fff]")

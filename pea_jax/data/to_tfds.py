@@ -24,7 +24,7 @@ from pea_jax.data.sources import open_source
 from pea_jax.data.text_cleaning import is_unicode
 from pea_jax.data.tfds_source import CAPTION, INFO, import_tfds
 from pea_jax.errors import PeaError
-from pea_jax.report import console, track
+from pea_jax.report import console, spare_letters, track
 
 _NAME = "pea_captions"
 _FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -32,6 +32,7 @@ _FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 def main() -> None:
     args = _arguments()
+    spare_letters()
     try:
         patterns = {split: value for split in ("train", "validation") if (value := getattr(args, split))}
         counts = convert(patterns, args.out, workers=args.workers, shard_size=args.shard_size)

@@ -111,27 +111,31 @@ def _texts(config: ConfigDict, chosen: TrainingSet) -> list[tuple[str, str, str,
 
 def _lengths(config: ConfigDict, texts: list[tuple[str, str, str, bool]]) -> Table:
     title = f"Length of {len(texts):,} captions"
-    table = _table(title, "counted in", "median", "95 %", "longest", "cut off")
+    table = _table(title, "counted in", "median", "95 %", "longest", "cut off", "unknown")
     captions = [caption for _, caption, _, _ in texts]
-    _add_lengths(table, "characters", np.array([len(caption) for caption in captions]), None)
+    _add_lengths(table, "characters", np.array([len(caption) for caption in captions]))
     context, prefix = config.text_encoder.context_length, config.text_encoder.prefix
     for name in config.text_encoder.id.split(SEPARATOR):
         try:
-            counts = _token_counts(name, [prefix + caption for caption in captions])
+            counts, unknown = _tokens(name, [prefix + caption for caption in captions])
         except PeaError as error:
             table.add_row(f"tokens of {name}: {error}")
         else:
-            _add_lengths(table, f"tokens of {name}, {context} at most", counts, context)
+            shares = f"{np.mean(counts > context):.1%}", "" if unknown is None else f"{np.mean(unknown):.1%}"
+            _add_lengths(table, f"tokens of {name}, {context} at most", counts, *shares)
     return table
 
 
-def _token_counts(name: str, texts: list[str]) -> np.ndarray:
-    return load_tokenizer_of(name).encode(texts, _LONGEST)["attention_mask"].sum(axis=1)
+def _tokens(name: str, texts: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """How many tokens each text has, and whether it has letters that the tokenizer does not know, if that says it."""
+    tokenizer = load_tokenizer_of(name)
+    tokens = tokenizer.encode(texts, _LONGEST)
+    unknown = (tokens["input_ids"] == tokenizer.unk_token_id) & (tokens["attention_mask"] == 1)
+    return tokens["attention_mask"].sum(axis=1), None if tokenizer.unk_token_id is None else unknown.any(axis=1)
 
 
-def _add_lengths(table: Table, unit: str, counts: np.ndarray, limit: int | None) -> None:
-    cut = "" if limit is None else f"{np.mean(counts > limit):.1%}"
-    table.add_row(unit, *(f"{value:.0f}" for value in (*np.quantile(counts, (0.5, 0.95)), counts.max())), cut)
+def _add_lengths(table: Table, unit: str, counts: np.ndarray, *shares: str) -> None:
+    table.add_row(unit, *(f"{value:.0f}" for value in (*np.quantile(counts, (0.5, 0.95)), counts.max())), *shares)
 
 
 def _examples(texts: list[tuple[str, str, str, bool]]) -> Table:

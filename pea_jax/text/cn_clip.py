@@ -40,4 +40,5 @@ def load_cn_clip_tokenizer(folder: pathlib.Path) -> Tokenizer:
     backend.normalizer = normalizers.Sequence([*cleaning, normalizers.BertNormalizer(clean_text=False, lowercase=True)])
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.post_processor = processors.BertProcessing((SEP, ids[SEP]), (CLS, ids[CLS]))
-    return Tokenizer(backend, PAD, ids[PAD], padding_side="right", model_max_length=CONTEXT_LENGTH)
+    unknown = ids[UNKNOWN]
+    return Tokenizer(backend, PAD, ids[PAD], "right", model_max_length=CONTEXT_LENGTH, unk_token_id=unknown)

@@ -24,6 +24,7 @@ class FramedTokenizer:
     model_max_length: int | None
     padding_side: str = "right"
     truncation_side: str = "right"
+    unk_token_id: int | None = None
 
     def encode(self, texts: Sequence[str], context_length: int) -> dict[str, np.ndarray]:
         """`input_ids` and `attention_mask`, both `[len(texts), context_length]` int32.

@@ -39,6 +39,7 @@ def load_japanese_tokenizer(folder: pathlib.Path) -> FramedTokenizer:
         pad_token_id=specials[PAD],
         vocab_size=processor.get_piece_size(),
         model_max_length=None,
+        unk_token_id=processor.unk_id(),
     )
 
 

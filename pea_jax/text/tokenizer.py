@@ -42,6 +42,7 @@ class Tokenizer:
     padding_side: str
     model_max_length: int | None
     truncation_side: str = "right"
+    unk_token_id: int | None = None  # of letters that it does not know; None: it knows all, or does not say
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @property
@@ -155,7 +156,10 @@ def _from_json(folder: pathlib.Path) -> Tokenizer:
     pad_token = specials["pad_token"].content if "pad_token" in specials else padding.get("pad_token", default)
     side = settings.get("padding_side", padding.get("direction", "right"))
     cut = settings.get("truncation_side", "right")
-    return _tokenizer(folder, backend, pad_token, side, cut, settings.get("model_max_length"))
+    named = {name: token.content for name, token in specials.items()}
+    default = next((token for token in ("<unk>", "[UNK]") if backend.token_to_id(token) is not None), None)
+    unknown = named.get("unk_token", default), named.get("eos_token")
+    return _tokenizer(folder, backend, pad_token, side, cut, settings.get("model_max_length"), *unknown)
 
 
 def _settings(folder: pathlib.Path) -> dict[str, Any]:
@@ -236,7 +240,8 @@ def _from_transformers(folder: pathlib.Path) -> Tokenizer:
         reason = str(error).strip().partition("\n")[0]
         raise PeaError(f"{folder}: transformers cannot read this tokenizer ({reason}); add a tokenizer.json") from error
     sides = tokenizer.padding_side, tokenizer.truncation_side
-    return _tokenizer(folder, backend, tokenizer.pad_token, *sides, tokenizer.model_max_length)
+    unknown = tokenizer.unk_token, tokenizer.eos_token
+    return _tokenizer(folder, backend, tokenizer.pad_token, *sides, tokenizer.model_max_length, *unknown)
 
 
 def _tokenizer(
@@ -246,13 +251,17 @@ def _tokenizer(
     padding_side: str,
     truncation_side: str,
     model_max_length: float | None,
+    unk_token: str | None,
+    eos_token: str | None,
 ) -> Tokenizer:
     pad_token_id = None if pad_token is None else backend.token_to_id(pad_token)
     if pad_token is None or pad_token_id is None:
         raise PeaError(f"{folder}: no padding token: name one of its tokens as pad_token in tokenizer_config.json")
     # transformers writes "no limit" as 10**30.
     limit = None if model_max_length is None or model_max_length >= 2**31 else int(model_max_length)
-    return Tokenizer(backend, pad_token, pad_token_id, padding_side, limit, truncation_side)
+    # CLIP's, which knows all bytes, names the token that ends every text.
+    unk_token_id = None if unk_token in (None, eos_token) else backend.token_to_id(unk_token)
+    return Tokenizer(backend, pad_token, pad_token_id, padding_side, limit, truncation_side, unk_token_id)
 
 
 def _rows(rows: list[list[int]], width: int) -> np.ndarray:

@@ -95,4 +95,5 @@ def load_youtokentome(folder: pathlib.Path) -> FramedTokenizer:
         pad_token_id=encoder.pad_id,
         vocab_size=encoder.vocab_size,
         model_max_length=read_config(folder, lambda config: config.get("context_length")),
+        unk_token_id=encoder.unknown_id,
     )

@@ -2,6 +2,7 @@ import json
 import pathlib
 import pickle
 import sys
+import unicodedata
 
 import pyarrow
 import pyarrow.parquet
@@ -94,6 +95,19 @@ def test_rows_that_are_refused(tmp_path, image, row, message):
     assert source[1].image == image
 
 
+@pytest.mark.parametrize(("disk", "table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_of_files_that_came_from_a_mac(tmp_path, image, disk, table):
+    name = "й/한글 ế.png"
+    path = tmp_path / unicodedata.normalize(disk, name)
+    path.parent.mkdir()
+    path.write_bytes(image)
+    write_lines(tmp_path, [{"file_name": unicodedata.normalize(table, name)}, {"file_name": "й.png"}])
+    source = ImageFolderSource(str(tmp_path))
+    assert source[0].image == image and source.head(0).size() == source[0].size()
+    with pytest.raises(BadSample, match=r"row 2: .*/й\.png: cannot be read"):
+        source[1]
+
+
 def test_a_folder_without_a_table(tmp_path):
     with pytest.raises(PeaError, match=r"no metadata\.jsonl or metadata\.parquet in this folder"):
         ImageFolderSource(str(tmp_path))
@@ -113,6 +127,11 @@ def test_tables_that_cannot_be_read(folder, tmp_path, monkeypatch):
     table = pathlib.Path(folder) / "dogs" / "metadata.parquet"
     with pytest.raises(PeaError, match=r"its rows cannot be kept in .*; give a cache folder"):
         as_lines(find_file(str(table)), f"{folder}/cats/1.png")
+    cyrillic = pyarrow.array([b"\xea\xee\xf2"], pyarrow.binary())  # in Windows-1251
+    texts = pyarrow.StringArray.from_buffers(1, *cyrillic.buffers()[1:])
+    pyarrow.parquet.write_table(pyarrow.table({"file_name": ["3.png"], "caption_ru": texts}), table)
+    with pytest.raises(PeaError, match=r"metadata\.parquet: has a text that is not UTF-8 .*; write the table again"):
+        as_lines(find_file(str(table)), str(tmp_path / "cache"))
     table.write_bytes(table.read_bytes()[:-9])
     with pytest.raises(PeaError, match=r"metadata\.parquet: not a whole parquet table"):
         ImageFolderSource(folder, str(tmp_path / "cache"))

@@ -58,10 +58,23 @@ def test_tables_and_sheet(shards, tmp_path):
     ):
         assert expected in found, expected
     assert re.search(r"b\.tar: sample y: .*JSON object", " ".join(result.stdout.split()))
-    assert any(row[0].startswith("tokens of assets/multilingual-e5-small") and row[-1] == "0.0%" for row in found)
+    assert any(
+        row[0].startswith("tokens of assets/multilingual-e5-small") and row[-2:] == ["0.0%", "0.0%"] for row in found
+    )
     sheet = np.asarray(Image.open(tmp_path / "new" / "sheet.png"))
     reds = {colour[0] for colour in sheet.reshape(-1, 3).tolist() if colour[1:] == [0, 0]}
     assert reds >= {0, 1, 2, 3, 4, 5, 50}
+
+
+def test_captions_and_paths_are_shown_as_they_are(write_shard, tmp_path):
+    """What stands in brackets or between colons is no markup of the screen's."""
+    own, english = "[red] แมว [/caption]", "a :cat: [1]"
+    write_shard("[a].tar", {f"s{i}": members(i, (20, 20), caption_ru=own, caption_en=english) for i in range(6)})
+    result = inspect(f"{tmp_path}/[a].tar", "--out", str(tmp_path / "[b].png"))
+    assert result.returncode == 0, result.stderr
+    assert ["s0", own, english, "the teacher"] in rows(result.stdout)
+    assert any(row[-1] == "100.0%" for row in rows(result.stdout) if row[0].startswith("tokens of")), "unknown letters"
+    assert "/[a].tar" in result.stdout and "/[b].png: pictures" in result.stdout
 
 
 def test_english_alone(shards, write_shard, tmp_path):

@@ -20,6 +20,8 @@ from pea_jax.errors import PeaError
         ("\u1112\u1161\u11ab", "한"),
         ("全角 １２、ﾊﾝｶｸ ①", "全角 １２、ﾊﾝｶｸ ①"),  # compatibility characters are not touched
         ("می‌خواهم 👨‍👩‍👧", "می‌خواهم 👨‍👩‍👧"),  # joiners are part of the word
+        ("ខ្មែរ\u200bស្អាត", "ខ្មែរ\u200bស្អាត"),  # a space of Khmer
+        ("\u061cقطة\u200f", "قطة"),
         ("", ""),
         ("\n\u200b ", ""),
     ],

@@ -16,8 +16,9 @@ from pea_jax.errors import BadSample, PeaError
 EMOJI = "assets/emoji/emoji-val-00000.tar"
 
 
-def test_the_command_converts_in_parallel_and_training_reads_without_tensorflow(tmp_path):
-    shard, out = tmp_path / "val.tar", str(tmp_path / "out")
+def test_the_command_converts_in_parallel_and_training_reads_without_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")  # whose screen lacks the folder's letters
+    shard, out = tmp_path / "val.tar", str(tmp_path / "выход")
     shard.symlink_to(pathlib.Path(EMOJI).absolute())
     command = [sys.executable, "-m", "pea_jax.data.to_tfds", "--train", str(shard), "--out", out]
     done = subprocess.run([*command, "--workers=2", "--shard_size=80"], capture_output=True, text=True)
@@ -33,7 +34,8 @@ def test_the_command_converts_in_parallel_and_training_reads_without_tensorflow(
     assert "tensorflow" not in sys.modules
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 1
-    assert again.stderr == f"error: {out}: holds a tensorflow-datasets folder already; name another\n"
+    told = f"error: {out}: holds a tensorflow-datasets folder already; name another\n"
+    assert again.stderr == told.encode("ascii", "backslashreplace").decode()
 
 
 def test_other_programs_find_flag_sizes_and_scores_in_columns(write_shard, make_sample, tmp_path):

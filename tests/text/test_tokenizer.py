@@ -90,6 +90,8 @@ def test_ids_are_those_of_transformers(tmp_path: pathlib.Path, write, pad_token:
     np.testing.assert_array_equal(tokens["attention_mask"], expected.attention_mask)
     assert {values.dtype for values in tokens.values()} == {np.dtype(np.int32)}
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == (pad_token, reference.pad_token_id)
+    knows_all = reference.unk_token == reference.eos_token
+    assert tokenizer.unk_token_id == (None if knows_all else reference.unk_token_id)
     assert tokenizer.model_max_length == (None if write is e5_files else 16)
 
 
