@@ -76,7 +76,15 @@ def test_one_compilation_serves_all_slices_of_a_kind(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "gib"), [("v5e:4x4", 16, 15.75), ("v4:2x2x1", 4, 30.75), ("v5p:2x2x2", 8, 95.74)]
+    ("name", "count", "gib"),
+    [
+        ("v5e:4x4", 16, 15.75),
+        ("v5e:1x1", 1, 15.75),
+        ("v6e:1x1", 1, 31.25),
+        ("v4:2x2x1", 4, 30.75),
+        ("V4:2x2x1", 4, 30.75),
+        ("v5p:2x2x2", 8, 95.74),
+    ],
 )
 def test_what_a_chip_has(name, count, gib):
     """A little less than the 16, 32 and 96 GiB that it has; versions of libtpu differ by megabytes."""
