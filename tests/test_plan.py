@@ -129,7 +129,7 @@ def test_a_program_for_tpus_has_their_attention():
 
 
 def test_a_plan_that_was_stopped_goes_on(tmp_path):
-    """What fits, and what does not; another config compiles anew."""
+    """What fits, and what does not; another config compiles anew, and so does `--kernels`."""
     compiled = []
 
     def compile_step(bucket, batch):
@@ -152,6 +152,8 @@ def test_a_plan_that_was_stopped_goes_on(tmp_path):
     path.write_text(path.read_text()[:-20])  # ended in the middle of a line
     Remembered(path, config)(compile_step, one)((64, 64), 2)
     assert compiled == [2, 3, 2, 2]
+    Remembered(path, config, kernels=True)(compile_step, one)((64, 64), 2)
+    assert compiled == [2, 3, 2, 2, 2]
 
 
 @pytest.mark.slow  # a minute
