@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,12 +42,19 @@ def topology_devices(name: str) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise PeaError(f"--topology {name}: the compiler for TPUs is not installed: run `pip install 'pea_jax[tpu]'`")
     try:
-        # The two cores of a v4 chip work as one device only if they are told to.
-        options = dict(chip_config_name="megacore") if name.startswith("v4:") else {}
-        return list(topologies.get_topology_desc(name, "tpu", **options).devices)
+        return list(topologies.get_topology_desc(name, "tpu", **_asked_for(name)).devices)
     except Exception as error:  # of several kinds, by what is wrong with the name
         reason = " ".join(str(error).split())[:200]
         raise PeaError(f"--topology {name}: not a TPU slice ({reason}); write v5e:4x4, v6e:2x2, v4:2x2x2") from error
+
+
+def _asked_for(name: str) -> dict[str, Any]:
+    """What the name of a topology leaves open; libtpu reads capitals too, and `=` or `_` in place of the colon."""
+    if re.match(r"(TPU )?v4[:=_]", name, re.IGNORECASE):
+        return dict(chip_config_name="megacore")  # else the two cores of a chip are two devices
+    if re.search(r"v[56]e[:=_]1x1$", name, re.IGNORECASE):
+        return dict(chips_per_host_bounds=(1, 1, 1))  # a machine of one chip; else they have 2x2
+    return {}
 
 
 def memory_of(device: jax.Device) -> int | None:

@@ -16,6 +16,7 @@ PEAKS = {
     "TPU v5": 459e12,
     "TPU v4": 275e12,
     "B200": 2250e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -50,7 +51,7 @@ def operations(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Operations:
 def peak_flops(device: jax.Device) -> float | None:
     """Operations a second of a device in bfloat16; None where they are not known, as on a CPU or a part of a GPU."""
     name = device.device_kind
-    if re.search(r"\b(MIG|Laptop)\b", name):
+    if re.search(r"\b(MIG|Laptop|4090 D)\b", name):
         return None
     return next((peak for kind, peak in PEAKS.items() if re.search(rf"\b{kind}\b", name)), None)
 

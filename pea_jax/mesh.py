@@ -65,7 +65,7 @@ def make_mesh_for(batch_size: int, data: int = -1, fsdp: int = 1, *, microbatche
     devices = jax.devices()
     if devices[0].platform == "cpu" and jax.process_count() == 1 and -1 in (data, fsdp):
         sharing = (n for n in range(len(devices), 1, -1) if part % n == 0 and n % max(data, fsdp, 1) == 0)
-        devices = devices[: next(sharing, 1)]
+        devices = devices[: next(sharing, max(data, fsdp, 1))]
     mesh = make_mesh(data, fsdp, devices)
     if part % mesh.size:
         parts = f" in {microbatches} microbatches" if microbatches > 1 else ""

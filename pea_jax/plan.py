@@ -52,7 +52,7 @@ def main() -> None:
     buckets = buckets if ALL_BUCKETS.value else buckets[:1]
     settings: dict[str, Any] = dict(kernels=KERNELS.value)
     if out is not None:
-        settings["keep"] = Remembered(steps := out.with_name(out.name + ".steps"), config)
+        settings["keep"] = Remembered(steps := out.with_name(out.name + ".steps"), config, **settings)
     plans = make_plans(config, slices(config, TOPOLOGY.value), buckets, BATCH.value, **settings)
     console.print(table(plans, config, UTILISATION.value))
     if out is not None:

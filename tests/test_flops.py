@@ -126,7 +126,9 @@ def test_peaks():
     assert flops.peak_flops(device("TPU v5 lite")) == 197e12
     assert flops.peak_flops(device("NVIDIA L40S")) == 362e12
     assert flops.peak_flops(device("NVIDIA H100 PCIe")) == 756e12
+    assert flops.peak_flops(device("NVIDIA H200 NVL")) == 835e12
+    assert flops.peak_flops(device("NVIDIA H200")) == 989e12
     for unknown in ("NVIDIA L40", "NVIDIA RTX A1000", "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
-                    "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A10"):  # fmt: skip
+                    "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D", "NVIDIA A10"):  # fmt: skip
         assert flops.peak_flops(device(unknown)) is None, unknown
     assert flops.peak_flops(jax.devices()[0]) is None

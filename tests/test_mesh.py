@@ -69,6 +69,14 @@ def test_of_cores_as_many_as_can_share_a_batch(monkeypatch, cores: int, batch_si
     assert found.size == used and found.shape["fsdp"] == (used if mesh.get("fsdp") == -1 else mesh.get("fsdp", 1))
 
 
+def test_cores_that_cannot_share_a_batch_are_told_why(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [GPU(i, 0, platform="cpu", device_kind="cpu") for i in range(8)])
+    with pytest.raises(PeaError, match="config.batch_size=30 must be a multiple of the 4 devices"):
+        make_mesh_for(30, fsdp=4)
+    with pytest.raises(PeaError, match="data=0 x fsdp=9 does not cover 8 devices"):
+        make_mesh_for(18, fsdp=9)
+
+
 def test_accelerators_must_share_a_batch(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: gpus(1, 6))
     with pytest.raises(PeaError, match="config.batch_size=32 must be a multiple of the 6 devices"):

@@ -76,7 +76,15 @@ def test_one_compilation_serves_all_slices_of_a_kind(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "gib"), [("v5e:4x4", 16, 15.75), ("v4:2x2x1", 4, 30.75), ("v5p:2x2x2", 8, 95.74)]
+    ("name", "count", "gib"),
+    [
+        ("v5e:4x4", 16, 15.75),
+        ("v5e:1x1", 1, 15.75),
+        ("v6e:1x1", 1, 31.25),
+        ("v4:2x2x1", 4, 30.75),
+        ("V4:2x2x1", 4, 30.75),
+        ("v5p:2x2x2", 8, 95.74),
+    ],
 )
 def test_what_a_chip_has(name, count, gib):
     """A little less than the 16, 32 and 96 GiB that it has; versions of libtpu differ by megabytes."""
@@ -121,7 +129,7 @@ def test_a_program_for_tpus_has_their_attention():
 
 
 def test_a_plan_that_was_stopped_goes_on(tmp_path):
-    """What fits, and what does not; another config compiles anew."""
+    """What fits, and what does not; another config compiles anew, and so does `--kernels`."""
     compiled = []
 
     def compile_step(bucket, batch):
@@ -144,6 +152,8 @@ def test_a_plan_that_was_stopped_goes_on(tmp_path):
     path.write_text(path.read_text()[:-20])  # ended in the middle of a line
     Remembered(path, config)(compile_step, one)((64, 64), 2)
     assert compiled == [2, 3, 2, 2]
+    Remembered(path, config, kernels=True)(compile_step, one)((64, 64), 2)
+    assert compiled == [2, 3, 2, 2, 2]
 
 
 @pytest.mark.slow  # a minute

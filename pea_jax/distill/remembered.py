@@ -15,11 +15,13 @@ from pea_jax.distill.planning import Measure, Slice
 
 
 class Remembered:
-    """Wraps what measures the programs of a slice; what is in `path` is not measured again for the same config."""
+    """Wraps what measures the programs of a slice; what is in `path` is not measured again for the same config, and the
+    same `kernels` as for `make_plans`."""
 
-    def __init__(self, path: pathlib.Path, config: ConfigDict):
+    def __init__(self, path: pathlib.Path, config: ConfigDict, *, kernels: bool = False):
         self._path = path
-        self._made_with = hashlib.sha256(f"{config.to_json(sort_keys=True)} {jax.__version__}".encode()).hexdigest()
+        made_with = f"{config.to_json(sort_keys=True)} {jax.__version__}{' kernels' * kernels}"
+        self._made_with = hashlib.sha256(made_with.encode()).hexdigest()
         lines = path.read_text().splitlines() if path.exists() else []
         self._found = {json.dumps(entry["program"]): entry for line in lines for entry in _whole(line)}
 
