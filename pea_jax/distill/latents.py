@@ -14,7 +14,7 @@ class NoisySample(NamedTuple):
 
     sample: Array  # [B, H, W, C]
     timesteps: Array  # [B] int32
-    target: Array  # [B, H, W, C]; the noise, or the velocity of a v-prediction model
+    target: Array  # [B, H, W, C]; the noise, or what else the model predicts: the velocity, the latents
 
 
 def offset_noise(key: Array, shape: tuple[int, ...], strength: float) -> Array:
@@ -32,5 +32,4 @@ def forward_diffusion(key: Array, latents: Array, schedule: NoiseSchedule, noise
     noise = offset_noise(key_noise, latents.shape, noise_offset)
     timesteps = jax.random.randint(key_time, (latents.shape[0],), 0, schedule.num_train_timesteps, jnp.int32)
     sample = schedule.add_noise(latents, noise, timesteps)
-    target = noise if schedule.prediction_type == "epsilon" else schedule.velocity(latents, noise, timesteps)
-    return NoisySample(sample, timesteps, target)
+    return NoisySample(sample, timesteps, schedule.target(latents, noise, timesteps))

@@ -105,8 +105,8 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
 
     Raises:
       PeaError: more samples are bad than `config.data.max_bad_rate` allows, none has a caption in the language
-        or in one of the others, one has none where `config.data.missing_caption` calls that an error, or no sample is
-        left.
+        or in one of the others, one has none where `config.data.missing_caption` calls that an error, no sample is
+        left, or none of them is of the kind that the losses are asked of.
     """
     data, rows = config.data, chosen.survey.rows
     train, limit = data.train, data.max_bad_rate
@@ -122,6 +122,20 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
         advice = f"; add {data.caption_fields.english}, or `native` true to learn from the picture alone"
         advice *= chosen.removed[WITHOUT_ENGLISH] > 0
         raise PeaError(f"{train}: none of {len(rows)} samples passes config.data.filters ({reasons}){advice}")
+    _check_losses(config, chosen)
+
+
+def _check_losses(config: ConfigDict, chosen: TrainingSet) -> None:
+    """A loss of 0 in every step would change nothing, and nothing would say so."""
+    weights, native = dict(config.loss), chosen.survey.rows["native"][chosen.kept]
+    hybrid, of_native = weights.pop("hybrid"), weights.pop("noise")
+    of_pairs = any(weights.values())
+    if hybrid and not (of_native and native.any() or of_pairs and not native.all()):
+        kind, other = ("a pair with English", "noise") if native.all() else ("native", "output")
+        raise PeaError(
+            f"{config.data.train}: none of {len(native)} samples is {kind}, which the losses with a weight in "
+            f"config.loss are asked of; give config.loss.{other} one, or set config.loss.hybrid=False"
+        )
 
 
 def digest(source: Source) -> str:

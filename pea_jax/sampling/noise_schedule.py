@@ -48,6 +48,12 @@ class NoiseSchedule:
         signal, spread = self._factors(sample, timesteps)
         return signal * noise - spread * sample
 
+    def target(self, sample: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
+        """What the model is trained to return, by its `prediction_type`."""
+        if self.prediction_type == "epsilon":
+            return noise
+        return sample if self.prediction_type == "sample" else self.velocity(sample, noise, timesteps)
+
     def _factors(self, sample: jax.Array, timesteps: jax.Array) -> tuple[jax.Array, jax.Array]:
         alphas_cumprod = jnp.asarray(self.alphas_cumprod)[timesteps]
         alphas_cumprod = alphas_cumprod.reshape(-1, *(1,) * (sample.ndim - 1))

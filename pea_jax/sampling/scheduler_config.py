@@ -25,6 +25,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 WHOLE = {"num_train_timesteps": 1, "steps_offset": 0, "original_inference_steps": 1}  # with the least that they may be
 NUMBERS = ("beta_start", "beta_end", "clip_sample_range", "timestep_scaling")
+# How the classes of diffusers begin that have a noise schedule without betas, as CosXL's.
+WITHOUT_BETAS = ("EDM", "FlowMatch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,12 @@ class SchedulerConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "SchedulerConfig":
-        """Raises `PeaError` for a value that changes the noise schedule in a way not implemented here."""
+        """Raises `PeaError` for a value, or a class, that changes the noise schedule in a way not implemented here."""
+        if str(kind := config.get("_class_name")).startswith(WITHOUT_BETAS):
+            raise PeaError(
+                f"scheduler config: _class_name={kind!r} is not supported: the model was trained with a noise schedule "
+                "without betas"
+            )
         known = {field.name for field in dataclasses.fields(cls)} - {"class_name", "stated"}
         values = {name: value for name, value in config.items() if name in known}
         if values.get("trained_betas") is not None:

@@ -205,6 +205,24 @@ def test_nothing_is_left(config, write_shard):  # noqa: F811
         training_set(config)
 
 
+def test_no_loss_is_asked_of_any_sample(config, write_shard):  # noqa: F811
+    """Nothing would be learnt, with a loss of 0."""
+    noise_alone = dict(noise=1.0, output=0.0, features=0.0, conditioning=0.0, contrast=0.0)
+    write_shard("a.tar", {"a": members(), "b": members()})
+    config.loss.update(noise_alone)
+    with pytest.raises(PeaError, match=r"none of 2 samples is native, .*config.loss.output one, .*hybrid=False"):
+        training_set(config)
+    config.loss.hybrid = False
+    training_set(config)
+    config.loss.update(hybrid=True, noise=0.0, features=1.0)
+    training_set(config)
+    write_shard("a.tar", {"a": members(native=True)})
+    with pytest.raises(PeaError, match=r"none of 1 samples is a pair with English, .*config.loss.noise one"):
+        training_set(config)
+    config.loss.noise = 1.0
+    training_set(config)
+
+
 def test_too_many_bad_samples(config, write_shard):  # noqa: F811
     """Four in a small set are borne; without a rate none is."""
     good, bad = {f"g{number}": members() for number in range(9)}, {**members(), "png": b"no picture"}

@@ -235,6 +235,16 @@ def test_unsupported_values_are_named(name, field, value):
         make_sampler(name, SchedulerConfig.from_dict(SDXL | {field: value}), 10)
 
 
+@pytest.mark.parametrize(
+    "kind", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"]
+)
+def test_a_noise_schedule_without_betas_is_refused(kind, tmp_path):
+    """As those of CosXL and of fine-tunes by flow matching; fields of an earlier scheduler may still be in the file."""
+    getattr(diffusers, kind).from_config(SDXL).save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(PeaError, match=rf"scheduler_config\.json: .*_class_name='{kind}' is not supported"):
+        SchedulerConfig.from_pretrained(tmp_path)
+
+
 def test_bad_arguments_are_named(tmp_path):
     config = SchedulerConfig.from_dict(SDXL)
     with pytest.raises(PeaError, match="'heun'.*'euler_ancestral'.*'from_config'"):
