@@ -126,10 +126,17 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
 
 
 def _check_losses(config: ConfigDict, chosen: TrainingSet) -> None:
-    """A loss of 0 in every step would change nothing, and nothing would say so."""
-    weights, native = dict(config.loss), chosen.survey.rows["native"][chosen.kept]
+    """A loss of 0 in every step would change nothing, and pictures that are not there would be learnt, and nothing
+    would say so."""
+    weights, rows = dict(config.loss), chosen.survey.rows[chosen.kept]
+    native, bare = rows["native"], np.count_nonzero(~rows["picture"])
     hybrid, of_native = weights.pop("hybrid"), weights.pop("noise")
     of_pairs = any(weights.values())
+    if bare and of_native and not hybrid:
+        raise PeaError(
+            f"{config.data.train}: {bare} of {len(rows)} samples have no picture, and with config.loss.hybrid=False the "
+            "noise loss would teach that they are grey; set config.loss.noise=0 or config.loss.hybrid=True"
+        )
     if hybrid and not (of_native and native.any() or of_pairs and not native.all()):
         kind, other = ("a pair with English", "noise") if native.all() else ("native", "output")
         raise PeaError(

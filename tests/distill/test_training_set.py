@@ -126,6 +126,10 @@ def test_texts_without_pictures(config, write_shard, tmp_path):  # noqa: F811
         "native without a picture": 1,
         "parallel pair without English": 1,
     }
+    config.loss.hybrid = False
+    with pytest.raises(PeaError, match="2 of 3 samples have no picture, .* set config.loss.noise=0 or"):
+        training_set(config)
+    config.loss.noise = 0.0
     before = digest(chosen.source)
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts[::-1]))
     assert digest(training_set(config).source) != before
