@@ -3,6 +3,7 @@
 import copy
 import json
 import pathlib
+import pickle
 import types
 from typing import Any
 
@@ -137,6 +138,12 @@ def test_a_lower_precision_leaves_nothing_behind(emoji):
     after = adapter.embed(PROMPTS, cpu, torch.float32)["prompt_embeds"]
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert part._cast is None
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda adapter: pickle.loads(pickle.dumps(adapter))])
+def test_a_copy_gives_the_same(emoji, pipe, copied):
+    expected = emoji[1].encode(pipe, PROMPTS)
+    torch.testing.assert_close(copied(emoji[1]).encode(pipe, PROMPTS), expected, rtol=0, atol=0)
 
 
 def test_pictures_are_those_of_jax(emoji, pipe, sdxl):
