@@ -135,7 +135,7 @@ class PEAdapter(nn.Module):
           device: where adapter and text encoder go, and stay.
           dtype: of the text encoder and of the result.
         """
-        self.to(device)
+        self.to(device, torch.float32)  # also where it was taken to the dtype of a pipeline
         prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))
         found = dict(prompt_embeds=prompt_embeds) | ({} if pooled is None else dict(pooled_prompt_embeds=pooled))
         return {key: value.to(dtype) for key, value in found.items()}

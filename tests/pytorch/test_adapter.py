@@ -140,6 +140,16 @@ def test_a_lower_precision_leaves_nothing_behind(emoji):
     assert part._cast is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_an_adapter_that_was_taken_to_another_dtype_computes_in_float32(emoji, dtype):
+    cpu = torch.device("cpu")
+    expected = emoji[1].embed(PROMPTS, cpu, torch.float32)
+    found = copy.deepcopy(emoji[1]).to(dtype).embed(PROMPTS, cpu, torch.float32)
+    for name, value in expected.items():
+        assert found[name].dtype == torch.float32
+        assert (found[name] - value).abs().max() / value.std() < 0.1
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda adapter: pickle.loads(pickle.dumps(adapter))])
 def test_a_copy_gives_the_same(emoji, pipe, copied):
     expected = emoji[1].encode(pipe, PROMPTS)
