@@ -147,7 +147,9 @@ class PEAdapter(nn.Module):
         return {key: value.repeat_interleave(copies, dim=0) for key, value in found.items()}
 
     def _check(self, pipe: Any) -> None:
-        config = pipe.unet.config
+        if (unet := getattr(pipe, "unet", None)) is None:
+            raise PeaError(f"{type(pipe).__name__}: has no UNet; this adapter goes with Stable Diffusion XL and 1.5")
+        config = unet.config
         takes = config.get("cross_attention_dim"), config.get("addition_embed_type") == "text_time"
         last = self.projector[-1] if self.fc is None else self.fc
         gives = last.out_features, self.fc is not None

@@ -205,6 +205,8 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, emoji, pipe):
     other = stable_diffusion_15(tmp_path / "base")
     with pytest.raises(PeaError, match="takes embeddings 16 wide without a pooled one, this adapter gives 40 wide"):
         emoji[1].encode(other, "кот")
+    with pytest.raises(PeaError, match="SimpleNamespace: has no UNet; this adapter goes with Stable Diffusion XL"):
+        emoji[1].encode(types.SimpleNamespace(transformer=pipe.unet, device=pipe.device), "кот")
     save(tmp_path / "adapter", E5, WIDTHS, context_length=12)
     config = json.loads((tmp_path / "adapter/config.json").read_text())
     config["text_encoder"]["architecture"] = "GPT2Model"
