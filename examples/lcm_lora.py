@@ -17,8 +17,9 @@ PARSER.add_argument("--lora", default="latent-consistency/lcm-lora-sdxl", help="
 def load(args: argparse.Namespace) -> StableDiffusionXLPipeline:
     pipe = StableDiffusionXLPipeline.from_pretrained(args.base_model, torch_dtype=dtype(), **NO_ENGLISH)
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
-    layers, alphas = pipe.lora_state_dict(args.lora, unet_config=pipe.unet.config)[:2]
-    pipe.load_lora_into_unet(layers, alphas, pipe.unet)
+    reading = dict(unet_config=pipe.unet.config, return_lora_metadata=True)
+    layers, alphas, metadata = pipe.lora_state_dict(args.lora, **reading)  # newer files state alpha in the metadata
+    pipe.load_lora_into_unet(layers, alphas, pipe.unet, metadata=metadata)
     pipe.fuse_lora(components=["unet"])
     return pipe.to(device())
 

@@ -22,9 +22,9 @@ def load(args: argparse.Namespace) -> StableDiffusionXLPipeline:
     pipe = StableDiffusionXLPipeline.from_pretrained(args.base_model, torch_dtype=dtype(), **NO_ENGLISH)
     # The UNet's layers alone: those of the English encoders have nothing to act on.
     # With the config, names that count the UNet's blocks through (input_blocks.4, as kohya writes them) can be read.
-    found = pipe.lora_state_dict(args.lora, weight_name=args.weight_name, unet_config=pipe.unet.config)
-    layers, alphas = found[:2]
-    pipe.load_lora_into_unet(layers, alphas, pipe.unet)
+    reading = dict(weight_name=args.weight_name, unet_config=pipe.unet.config, return_lora_metadata=True)
+    layers, alphas, metadata = pipe.lora_state_dict(args.lora, **reading)  # newer files state alpha in the metadata
+    pipe.load_lora_into_unet(layers, alphas, pipe.unet, metadata=metadata)
     pipe.fuse_lora(components=["unet"], lora_scale=args.scale)
     return pipe.to(device())
 

@@ -159,8 +159,10 @@ def check_replaceable(folder: pathlib.Path) -> None:
     """Refuse to write an adapter in the place of something else.
 
     Raises:
-      PeaError: `folder` is a file, or has something in it that is not of an adapter.
+      PeaError: `folder` is a file or `.`, or has something in it that is not of an adapter.
     """
+    if not folder.name:  # a folder that somebody stands in cannot be replaced as a whole
+        raise PeaError(f"{folder}: cannot be replaced by an adapter; name a directory in it, e.g. {folder / 'adapter'}")
     if folder.exists() and not folder.is_dir():
         raise PeaError(f"{folder}: is a file; name a directory for the adapter")
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []

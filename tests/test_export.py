@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 from pea_jax import adapter_folder, config
-from pea_jax.adapter import PEAdapter
+from pea_jax.adapter import AdapterDims, PEAdapter
 from pea_jax.errors import PeaError
 from pea_jax.text.conditioner import AdapterConditioner
 from pea_jax.text.tokenizer import PADDING_RULE
@@ -100,3 +101,11 @@ def test_bad_input_is_one_line(tmp_path: pathlib.Path):
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert result.returncode == 1 and len(errors) == 1 and "x.bin: not an adapter" in errors[0], result.stderr
     assert not list(tmp_path.glob("out*"))
+
+
+def test_the_folder_that_one_stands_in_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    adapter = PEAdapter(AdapterDims(3, 4, None, 5), rngs=nnx.Rngs(0))
+    with pytest.raises(PeaError, match="cannot be replaced by an adapter; name a directory in it, e.g. adapter"):
+        adapter.save_pretrained(".", {}, "")
+    assert not list(tmp_path.iterdir())

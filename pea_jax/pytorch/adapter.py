@@ -112,7 +112,7 @@ class PEAdapter(nn.Module):
           PeaError: the pipeline is not made for such an adapter, there is no prompt, or there are not as many negative
             prompts as prompts.
         """
-        self._check(pipe)
+        self.check(pipe)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
         if not prompts or not all(isinstance(text, str) for text in prompts):
             raise PeaError(f"prompt={prompt!r}: must be a text, or a list of texts with one at least")
@@ -135,19 +135,20 @@ class PEAdapter(nn.Module):
           device: where adapter and text encoder go, and stay.
           dtype: of the text encoder and of the result.
         """
-        self.to(device)
+        self.to(device, torch.float32)  # also where it was taken to the dtype of a pipeline
         prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))
         found = dict(prompt_embeds=prompt_embeds) | ({} if pooled is None else dict(pooled_prompt_embeds=pooled))
         return {key: value.to(dtype) for key, value in found.items()}
 
-    def _embed(self, pipe: Any, texts: list[str], copies: int) -> dict[str, Tensor]:
-        # Where pipelines keep their modules on the CPU until their turn comes, that is what `device` names.
-        device = getattr(pipe, "_execution_device", pipe.device)
-        found = self.embed(texts, device, pipe.unet.dtype)  # that of the pipeline may be of a text encoder
-        return {key: value.repeat_interleave(copies, dim=0) for key, value in found.items()}
+    def check(self, pipe: Any) -> None:
+        """Refuse a pipeline of another base model.
 
-    def _check(self, pipe: Any) -> None:
-        config = pipe.unet.config
+        Raises:
+          PeaError: its UNet takes other embeddings than this adapter gives, or it has none.
+        """
+        if (unet := getattr(pipe, "unet", None)) is None:
+            raise PeaError(f"{type(pipe).__name__}: has no UNet; this adapter goes with Stable Diffusion XL and 1.5")
+        config = unet.config
         takes = config.get("cross_attention_dim"), config.get("addition_embed_type") == "text_time"
         last = self.projector[-1] if self.fc is None else self.fc
         gives = last.out_features, self.fc is not None
@@ -155,3 +156,9 @@ class PEAdapter(nn.Module):
         if set(widths) != {gives[0]} or takes[1] != gives[1]:
             said = [f"{width} wide with{'' if pooled else 'out'} a pooled one" for width, pooled in (gives, takes)]
             raise PeaError(f"{type(pipe).__name__}: its UNet takes embeddings {said[1]}, this adapter gives {said[0]}")
+
+    def _embed(self, pipe: Any, texts: list[str], copies: int) -> dict[str, Tensor]:
+        # Where pipelines keep their modules on the CPU until their turn comes, that is what `device` names.
+        device = getattr(pipe, "_execution_device", pipe.device)
+        found = self.embed(texts, device, pipe.unet.dtype)  # that of the pipeline may be of a text encoder
+        return {key: value.repeat_interleave(copies, dim=0) for key, value in found.items()}

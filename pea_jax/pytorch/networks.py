@@ -36,7 +36,7 @@ PROJECTION = "text_projection.weight"  # of the pooled state, which nobody asks 
 
 
 def load_network(folder: pathlib.Path, network: str, architecture: str) -> Any:
-    """The text encoder of a folder alone, for use.
+    """The text encoder of a folder alone, for use, in float32.
 
     Args:
       network: what reads its weights, as `text.architectures` names it.
@@ -57,7 +57,8 @@ def load_network(folder: pathlib.Path, network: str, architecture: str) -> Any:
         raise
     except Exception as error:  # of many libraries, for a config that no model has
         raise PeaError(f"{folder}: transformers cannot load it ({one_line(error)})") from error
-    return model.eval().requires_grad_(False)
+    # From transformers 5 on it has the dtype of the files, in which a T5 in float16 overflows.
+    return model.float().eval().requires_grad_(False)
 
 
 def _class(architecture: str) -> Any:

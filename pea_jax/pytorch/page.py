@@ -17,6 +17,7 @@ from PIL.Image import Image
 from pea_jax.errors import PeaError
 from pea_jax.pytorch.adapter import PEAdapter
 from pea_jax.weights.adapter_layouts import read_config
+from pea_jax.weights.config_files import one_line
 from pea_jax.weights.locations import locate
 
 
@@ -57,7 +58,7 @@ def load(adapter: str, base_model: str | None) -> tuple[Drawing, dict[str, Any]]
       base_model: another one than it was trained for.
 
     Raises:
-      PeaError: the adapter or the base model is missing, broken or not named.
+      PeaError: the adapter or the base model is missing, broken or not named, or one was not made for the other.
     """
     from diffusers import DiffusionPipeline
 
@@ -68,9 +69,14 @@ def load(adapter: str, base_model: str | None) -> tuple[Drawing, dict[str, Any]]
     if folder.is_file():
         raise PeaError(f"{name}: a file; the page takes a diffusers folder or OWNER/NAME on the Hub")
     device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **_left_out(folder)).to(device)
+    network = PEAdapter.from_pretrained(adapter)
+    try:
+        pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **_left_out(folder)).to(device)
+    except (OSError, ValueError) as error:
+        raise PeaError(f"{name}: diffusers cannot load it as a pipeline ({one_line(error)})") from error
+    network.check(pipe)
     width, height = config.get("training", {}).get("picture_size", (1024, 1024))
-    return Drawing(pipe, PEAdapter.from_pretrained(adapter), width, height), config
+    return Drawing(pipe, network, width, height), config
 
 
 def _left_out(folder: pathlib.Path) -> dict[str, None]:
@@ -129,10 +135,18 @@ def main() -> None:
         _gradio()
         drawing, config = load(args.adapter, args.base_model)
         page = build(drawing, config.get("language", "?"), config.get("training", {}).get("evaluation", {}))
+        _launch(page, args.host, args.port)
     except PeaError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    page.launch(server_name=args.host, server_port=args.port, share=False)
+
+
+def _launch(page: Any, host: str, port: int) -> None:
+    """Serves the page until Ctrl-C."""
+    try:
+        page.launch(server_name=host, server_port=port, share=False)
+    except OSError as error:  # gradio's, for a port that another program has
+        raise PeaError(f"--host {host} --port {port}: cannot be served there; name another port") from error
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ class Tokenizer:
     unk_token_id: int | None = None  # of letters that it does not know; None: it knows all, or does not say
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy or a pickle of it has a lock of its own; one of these cannot be copied."""
+        return type(self), tuple(getattr(self, field.name) for field in dataclasses.fields(self) if field.init)
+
     @property
     def vocab_size(self) -> int:
         """Number of tokens, those added to the vocabulary included."""

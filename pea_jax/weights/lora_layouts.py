@@ -22,7 +22,7 @@ ADD_EMBEDDING = {"add_embedding_linear_1": "label_emb_0_0", "add_embedding_linea
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 PEFT_KEY = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|alpha)")
 ROLES = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_down.weight": "down", "lora_up.weight": "up"}
-# By a part of their keys: methods that are not `W + up @ down`.
+# By a part of their keys, a dot after these: methods that are not `W + up @ down`.
 REFUSED = {
     "lora_mid": "LoCon with a middle factor",
     "hada_": "LoHa",
@@ -30,7 +30,8 @@ REFUSED = {
     "oft_": "OFT",
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
-    ".diff": "full weight differences",
+    ".diff.": "full weight differences",
+    ".diff_b.": "full weight differences",
     "lora_B.bias": "LoRA with biases",
     "lora_up.bias": "LoRA with biases",
 }
@@ -85,7 +86,7 @@ def open_layers(path: pathlib.Path) -> dict[str, StoredArray]:
         open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
     )
     for part, method in REFUSED.items():
-        if key := next((key for key in tensors if part in key), None):
+        if key := next((key for key in tensors if part in f"{key}."), None):
             raise PeaError(f"{path}: {method} ({key}) is not supported, only LoRA")
     if strangers := sorted(key for key in tensors if component_of(key) is None):
         raise PeaError(f"{path}: {len(strangers)} keys of no known LoRA layout ({', '.join(strangers[:8])})")

@@ -69,6 +69,7 @@ def save_model(
 
 
 def save_lora(base: UNet2DConditionModel, path: pathlib.Path, seed: int) -> None:
+    """As diffusers' training scripts save it: alpha, which is not the rank, stands in the metadata alone."""
     unet = UNet2DConditionModel.from_config(base.config)
     unet.add_adapter(LoraConfig(r=2, lora_alpha=3, target_modules=["to_q", "to_k", "to_v", "to_out.0", "conv1"]))
     generator = torch.Generator().manual_seed(seed)
@@ -76,7 +77,8 @@ def save_lora(base: UNet2DConditionModel, path: pathlib.Path, seed: int) -> None
         name: 0.3 * torch.randn(tensor.shape, generator=generator)
         for name, tensor in get_peft_model_state_dict(unet).items()
     }
-    StableDiffusionXLPipeline.save_lora_weights(path.parent, layers, weight_name=path.name)
+    stated = dict(unet_lora_adapter_metadata=unet.peft_config["default"].to_dict())
+    StableDiffusionXLPipeline.save_lora_weights(path.parent, layers, weight_name=path.name, **stated)
 
 
 @pytest.fixture

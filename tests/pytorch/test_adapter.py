@@ -3,6 +3,7 @@
 import copy
 import json
 import pathlib
+import pickle
 import types
 from typing import Any
 
@@ -139,6 +140,22 @@ def test_a_lower_precision_leaves_nothing_behind(emoji):
     assert part._cast is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_an_adapter_that_was_taken_to_another_dtype_computes_in_float32(emoji, dtype):
+    cpu = torch.device("cpu")
+    expected = emoji[1].embed(PROMPTS, cpu, torch.float32)
+    found = copy.deepcopy(emoji[1]).to(dtype).embed(PROMPTS, cpu, torch.float32)
+    for name, value in expected.items():
+        assert found[name].dtype == torch.float32
+        assert (found[name] - value).abs().max() / value.std() < 0.1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda adapter: pickle.loads(pickle.dumps(adapter))])
+def test_a_copy_gives_the_same(emoji, pipe, copied):
+    expected = emoji[1].encode(pipe, PROMPTS)
+    torch.testing.assert_close(copied(emoji[1]).encode(pipe, PROMPTS), expected, rtol=0, atol=0)
+
+
 def test_pictures_are_those_of_jax(emoji, pipe, sdxl):
     """The whole way: prompts in Russian to pictures, from the same noise."""
     ours, theirs = emoji
@@ -188,6 +205,8 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, emoji, pipe):
     other = stable_diffusion_15(tmp_path / "base")
     with pytest.raises(PeaError, match="takes embeddings 16 wide without a pooled one, this adapter gives 40 wide"):
         emoji[1].encode(other, "кот")
+    with pytest.raises(PeaError, match="SimpleNamespace: has no UNet; this adapter goes with Stable Diffusion XL"):
+        emoji[1].encode(types.SimpleNamespace(transformer=pipe.unet, device=pipe.device), "кот")
     save(tmp_path / "adapter", E5, WIDTHS, context_length=12)
     config = json.loads((tmp_path / "adapter/config.json").read_text())
     config["text_encoder"]["architecture"] = "GPT2Model"

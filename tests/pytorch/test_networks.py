@@ -76,6 +76,16 @@ def test_states(tmp_path: pathlib.Path, architecture: str, hidden_state: int):
     torch.testing.assert_close(states(rule, texts), found, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_files_in_half_precision_are_computed_with_in_float32(tmp_path: pathlib.Path, dtype: torch.dtype):
+    size = clips.save_cased_tokenizer(tmp_path)
+    random_bert(**clips.SMALL, vocab_size=size).to(dtype).save_pretrained(tmp_path)
+    ours, texts = load_text_encoder(tmp_path, context_length=12), ["красное яблоко", "кот"]
+    found = states(ours.describe(), texts)
+    assert found.dtype == torch.float32
+    assert_close(ours.encode(texts)[0], found)
+
+
 def test_what_is_wrong_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     openai_clips.save_ruclip(tmp_path)
     rule = dict(id=str(tmp_path), context_length=12)

@@ -97,3 +97,24 @@ def test_what_is_missing_is_said(adapter: pathlib.Path, monkeypatch: pytest.Monk
     (adapter / "config.json").write_text(json.dumps(config))
     with pytest.raises(PeaError, match="names no base_model; give --base_model"):
         page.load(str(adapter), None)
+
+
+def test_a_base_model_that_cannot_be_drawn_with_is_one_line(adapter: pathlib.Path, tmp_path: pathlib.Path):
+    tiny_sd15.save(tmp_path / "other")
+    with pytest.raises(PeaError, match="other: diffusers cannot load it as a pipeline .*model_index.json") as error:
+        page.load(str(adapter), str(tmp_path / "other"))
+    assert "\n" not in str(error.value)
+    dims = dict(hidden_dim=8, pooled_dim=None, output_dim=16)
+    save_adapter(tmp_path / "adapter_15", str(tmp_path / "text"), dims, context_length=12)
+    with pytest.raises(PeaError, match="takes embeddings 40 wide with a pooled one, this adapter gives 16 wide"):
+        page.load(str(tmp_path / "adapter_15"), str(tmp_path / "base"))
+
+
+def test_a_port_that_is_taken_is_one_line(adapter: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["page", "--adapter", str(adapter), "--port", str(port)])
+        with pytest.raises(SystemExit, match="1"):
+            page.main()
+    said = f"error: --host 127.0.0.1 --port {port}: cannot be served there; name another port"
+    assert capsys.readouterr().err.splitlines()[-1] == said

@@ -310,6 +310,8 @@ KEY = "lora_unet_mid_block_attentions_0_proj_in"
         (lambda t: t.update({f"{KEY}.lokr_w1": torch.ones(1)}), "LoKr"),
         (lambda t: t.update({f"{KEY}.dora_scale": torch.ones(1)}), "DoRA"),
         (lambda t: t.update({f"{KEY}.diff": torch.ones(1)}), "full weight differences"),
+        (lambda t: t.update({f"{KEY}.diff_b": torch.ones(1)}), "full weight differences"),
+        (lambda t: t.update({"model.diffusion_model.x": torch.ones(1)}), "1 keys of no known LoRA layout"),
         (lambda t: t.update({"something.else": torch.ones(1)}), "1 keys of no known LoRA layout (something.else)"),
         (lambda t: t.pop(f"{KEY}.lora_up.weight"), "factors is missing for mid_block.attentions.0.proj_in"),
         (lambda t: t.update({f"{KEY}.alpha": torch.ones(2)}), "an alpha of shape [2]"),
