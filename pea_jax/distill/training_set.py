@@ -134,8 +134,8 @@ def _check_losses(config: ConfigDict, chosen: TrainingSet) -> None:
     of_pairs = any(weights.values())
     if bare and of_native and not hybrid:
         raise PeaError(
-            f"{config.data.train}: {bare} of {len(rows)} samples have no picture, and with config.loss.hybrid=False the "
-            "noise loss would teach that they are grey; set config.loss.noise=0 or config.loss.hybrid=True"
+            f"{config.data.train}: {bare} of {len(rows)} samples have no picture, and with config.loss.hybrid=False "
+            "the noise loss would teach that they are grey; set config.loss.noise=0 or config.loss.hybrid=True"
         )
     if hybrid and not (of_native and native.any() or of_pairs and not native.all()):
         kind, other = ("a pair with English", "noise") if native.all() else ("native", "output")
