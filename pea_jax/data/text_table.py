@@ -8,16 +8,9 @@ TABLES = (".jsonl", ".parquet")
 
 
 class TextTableSource:
-    """A `grain` random-access data source: `source[n]` is a `Sample` without a picture. It holds 8 bytes a row.
+    """A `grain` random-access data source: `source[n]` is a `Sample` without a picture; arguments as for `TableRows`.
 
     `source[n]` raises `BadSample` where a row is no JSON object, or names a picture.
-
-    Args:
-      path: on disk or in a remote store.
-      cache_dir: where rows of parquet tables go.
-
-    Raises:
-      PeaError: the table cannot be read.
     """
 
     def __init__(self, path: str, cache_dir: str | None = None):
