@@ -16,6 +16,10 @@ From a picture, into a part of one, along the lines of one, in a style:
 A fine-tune of the base model that is shared as one file:
 
     ... --base_model tuned.safetensors --base_model_config stabilityai/stable-diffusion-xl-base-1.0
+
+Without an adapter the base model draws English, by its own text encoders:
+
+    python -m pea_jax.generate --base_model assets/teacher --prompt "red apple" --width 64 --height 64 --out apple.png
 """
 
 import hashlib
@@ -45,15 +49,19 @@ from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.sampling.prompt_drawing import Drawing, draw_all, drawings
 from pea_jax.sampling.prompt_files import Prompt, read_prompts
 from pea_jax.sampling.schedulers import FROM_CONFIG, SAMPLERS
-from pea_jax.text.conditioner import AdapterConditioner
+from pea_jax.text.conditioner import AdapterConditioner, Conditioner
+from pea_jax.text.stable_diffusion import load_conditioner
 from pea_jax.weights.adapter_layouts import read_config
+from pea_jax.weights.locations import locate_base
 
-ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory")
+ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory; without one --base_model draws English")
 PROMPT = flags.DEFINE_multi_string("prompt", [], "What to draw; may be given several times")
 PROMPTS = flags.DEFINE_multi_string("prompts", [], "File of prompts: one a line, or .jsonl; may be given several times")
 NEGATIVE = flags.DEFINE_string("negative_prompt", "", "What not to draw")
 OUT = flags.DEFINE_string("out", None, "PNG file to write, or a folder, with / at its end")
-BASE_MODEL = flags.DEFINE_string("base_model", None, "Another base model of the same shape, e.g. a fine-tuned one")
+BASE_MODEL = flags.DEFINE_string(
+    "base_model", None, "Another base model of the same shape, e.g. a fine-tuned one; without --adapter, any"
+)
 BASE_MODEL_CONFIG = flags.DEFINE_string(
     "base_model_config",
     None,
@@ -88,7 +96,7 @@ DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of the networks; by default as
 
 def main() -> None:
     adapter, out, is_folder = _checked_flags()
-    seeds, config = _seeds(), read_config(adapter)
+    seeds, config = _seeds(), read_config(adapter) if adapter else {}
     sampling, height, width = _how_to_draw(training := config.get("training", {}), seeds[0])
     prompts = [*map(Prompt, PROMPT.value), *(prompt for path in PROMPTS.value for prompt in read_prompts(path))]
     wanted = drawings(prompts, negative_prompt=NEGATIVE.value, seeds=seeds, width=width, height=height)
@@ -97,11 +105,13 @@ def main() -> None:
     guides, models = _guides(), _models(config)
     dtype = DTYPE.value or ("float32" if jax.default_backend() == "cpu" else training.get("dtype", "bfloat16"))
     where: dict[str, Any] = dict(dtype=jnp.dtype(dtype), mesh=meshes.make_mesh(devices=jax.local_devices()))
-    conditioner = AdapterConditioner.from_pretrained(adapter, **where)
+    conditioner = AdapterConditioner.from_pretrained(adapter, **where) if adapter else _english(models, where)
     pipeline = TextToImage.from_pretrained(**models, **where)
-    pipeline.check(conditioner.adapter_dims, adapter)
+    if isinstance(conditioner, AdapterConditioner):
+        pipeline.check(conditioner.adapter_dims, adapter)
     if is_folder:
-        settings = dict(models, adapter=fingerprint(conditioner.params[1]), dtype=dtype, **_lora_hashes(models))
+        trained = fingerprint(conditioner.params[1]) if adapter else None
+        settings = dict(models, adapter=trained, dtype=dtype, **_lora_hashes(models))
         pictures = draw_folder(out, pipeline, conditioner, wanted, sampling, guides, settings)
         console.print(f"{len(pictures)} pictures in {out}")
     elif processes.is_first():
@@ -111,8 +121,9 @@ def main() -> None:
 
 
 def _checked_flags() -> tuple[str, pathlib.Path, bool]:
-    """The adapter, what to write and whether that is a folder; what is wrong is told before anything is loaded."""
-    if ADAPTER.value is None or OUT.value is None or not (PROMPT.value or PROMPTS.value):
+    """The adapter ("": none), what to write and whether that is a folder; what is wrong is told before anything is
+    loaded."""
+    if not (ADAPTER.value or BASE_MODEL.value) or OUT.value is None or not (PROMPT.value or PROMPTS.value):
         raise PeaError("--adapter, --prompt and --out are needed, e.g. --adapter DIR --prompt ... --out picture.png")
     if broken := [text for text in (*PROMPT.value, NEGATIVE.value) if not is_unicode(text)]:
         raise PeaError(f"--prompt {ascii(broken[0])}: not UTF-8; set the terminal to it, or give a file, --prompts")
@@ -130,7 +141,7 @@ def _checked_flags() -> tuple[str, pathlib.Path, bool]:
         raise PeaError("--control_scale, --control_start and --control_end are of a ControlNet; give --controlnet")
     if INIT_IMAGE.value is None and (MASK.value is not None or STRENGTH.value != 1):
         raise PeaError("--mask and --strength are of a picture to start from; give --init_image")
-    return ADAPTER.value, out, is_folder
+    return ADAPTER.value or "", out, is_folder
 
 
 def _seeds() -> list[int]:
@@ -150,6 +161,12 @@ def _models(config: dict[str, Any]) -> dict[str, Any]:
         raise PeaError(f"{ADAPTER.value}: its config.json names no base_model; give --base_model")
     trained_with = config.get("training", {}).get("base_model_config", "")
     return dict(folder=config["base_model"], config=BASE_MODEL_CONFIG.value or str(trained_with), **added)
+
+
+def _english(models: dict[str, Any], where: dict[str, Any]) -> Conditioner:
+    """The base model's own text encoders."""
+    base = locate_base(models["folder"], models["config"])
+    return load_conditioner(base.weights, config=base.configs, **where)
 
 
 def _lora(text: str) -> tuple[str, float]:

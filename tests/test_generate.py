@@ -10,10 +10,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from pea_jax import adapter_folder, config, mesh
+from pea_jax.data import open_source
 from pea_jax.distill import models
 from pea_jax.sampling.guides import Guides
 from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.text.conditioner import AdapterConditioner
+from pea_jax.text.stable_diffusion import load_conditioner
 from tests import commands, tiny_sd15
 from tests import language_clips as clips
 from tests.test_processes import start_two
@@ -42,8 +44,9 @@ def adapter(settings: ConfigDict, tmp_path_factory) -> pathlib.Path:
     return path
 
 
-def generate(adapter: pathlib.Path, *arguments: str, **flags: object) -> None:
-    result = commands.run_forked([*commands.command("generate", {}, adapter=adapter, **flags), *arguments])
+def generate(adapter: pathlib.Path | None, *arguments: str, **flags: object) -> None:
+    flags |= dict(adapter=adapter) if adapter else {}
+    result = commands.run_forked([*commands.command("generate", {}, **flags), *arguments])
     assert result.returncode == 0, result.stderr
 
 
@@ -59,6 +62,19 @@ def test_as_the_adapter_was_trained(settings: ConfigDict, adapter: pathlib.Path,
     pictures = pipeline.generate(prompts, negative, Sampling(2, guidance_scale=7.5), height=SIZE, width=SIZE)
     assert pictures.std() > 10
     np.testing.assert_allclose(read(tmp_path / "one.png"), pictures[0], atol=1)
+
+
+def test_the_base_model_draws_english_by_itself(settings: ConfigDict, tmp_path: pathlib.Path):
+    """Into data to be trained on: what else a line says is in the record of its picture."""
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(dict(prompt="a cat", caption_en="a cat", caption_ru="кот")))
+    flags = dict(prompts=tmp_path / "pairs.jsonl", steps=2, width=SIZE, height=SIZE, out=f"{tmp_path}/out/")
+    generate(None, base_model=settings.base_model, base_model_config=settings.base_model_config, **flags)
+    sample = open_source(f"{tmp_path}/out")[0]
+    assert (sample.caption("ru"), sample.caption("en")) == ("кот", "a cat")
+    prompts, negative = load_conditioner(settings.base_model_config).encode_guided(["a cat"])
+    pipeline = TextToImage.from_pretrained(settings.base_model_config)
+    pictures = pipeline.generate(prompts, negative, Sampling(2, guidance_scale=7.5), height=SIZE, width=SIZE)
+    np.testing.assert_allclose(sample.pixels().astype(int), pictures[0], atol=1)
 
 
 def test_a_folder_is_gone_on_with(adapter: pathlib.Path, tmp_path: pathlib.Path):

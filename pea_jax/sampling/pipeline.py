@@ -233,7 +233,7 @@ class TextToImage:
 def _merge(unet: UNet2DCondition, path: str | pathlib.Path, scale: float) -> None:
     merge_lora(unet, path, scale=scale)
     if others := [name for name in lora_components(path) if name != "unet"]:
-        logging.warning("%s: its layers for %s are left out, an adapter stands in their place", path, ", ".join(others))
+        logging.warning("%s: its layers for %s are left out; those of the UNet are merged", path, ", ".join(others))
 
 
 def _rounded_up(count: int, multiple: int) -> int:
