@@ -118,7 +118,8 @@ def _fonts(lines: Iterable[str]) -> dict[str, ImageFont.FreeTypeFont]:
     if missing := frozenset[int]().union(*(missing for _, missing in found.values())):
         sample = "".join(map(chr, sorted(missing)[:5]))
         logging.warning("no font has the letters %s; to see them install one, e.g. Noto Sans CJK", sample)
-    return {line: ImageFont.truetype(path, SIZE) for line, (path, _) in found.items()}
+    opened = {path: ImageFont.truetype(path, SIZE) for path in {path for path, _ in found.values()}}
+    return {line: opened[path] for line, (path, _) in found.items()}
 
 
 def _is_shaped(letter: str) -> bool:
