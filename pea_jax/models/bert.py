@@ -160,7 +160,7 @@ class BertEncoder(nnx.Module):
     """The stack of layers; returns all `num_hidden_layers + 1` states, its input first."""
 
     def __init__(self, config: BertConfig, **precision: Any):
-        self.layer = nnx.List(BertLayer(config, **precision) for _ in range(config.num_hidden_layers))
+        self.layer = nnx.List(layers.alike(config.num_hidden_layers, lambda: BertLayer(config, **precision)))
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
         states = [x]

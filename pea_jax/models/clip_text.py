@@ -137,7 +137,7 @@ class CLIPEncoder(nnx.Module):
     """The stack of layers; returns all `num_hidden_layers + 1` states, its input first."""
 
     def __init__(self, config: CLIPEncoderConfig, **precision: Any):
-        self.layers = nnx.List(CLIPEncoderLayer(config, **precision) for _ in range(config.num_hidden_layers))
+        self.layers = nnx.List(layers.alike(config.num_hidden_layers, lambda: CLIPEncoderLayer(config, **precision)))
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
         states = [x]

@@ -44,6 +44,17 @@ def constant(shape: tuple[int, ...], dtype: jax.typing.DTypeLike, value: float =
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
+def alike(count: int, build: Callable[[], Model]) -> list[Model]:
+    """`count` modules as `build` makes them.
+
+    Within `abstract` it makes one, and the rest are copies, which take Flax a tenth of the time.
+    """
+    if not (_without_values.get() and count):
+        return [build() for _ in range(count)]
+    graphdef, state = nnx.split(build())
+    return [nnx.merge(graphdef, state, copy=True) for _ in range(count)]
+
+
 class NoRandomness:
     """In place of `nnx.Rngs`: drawing keys that constants ignore takes `nnx.eval_shape` of SDXL from 1 s to 30 s."""
 

@@ -108,10 +108,11 @@ class Transformer2D(nnx.Module):
         self.norm = layers.GroupNorm(channels, num_groups, eps=1e-6, **precision)
         projection = layers.Linear if use_linear_projection else layers.PointwiseConv
         self.proj_in = projection(channels, inner, **precision)
-        self.transformer_blocks = nnx.List(
-            BasicTransformerBlock(inner, num_heads, context_features=context_features, **precision)
-            for _ in range(num_layers)
+        blocks = layers.alike(
+            num_layers,
+            lambda: BasicTransformerBlock(inner, num_heads, context_features=context_features, **precision),
         )
+        self.transformer_blocks = nnx.List(blocks)
         self.proj_out = projection(inner, channels, **precision)
 
     def __call__(

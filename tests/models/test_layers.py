@@ -20,6 +20,8 @@ BUILDS = {
     "norms": lambda: nnx.List([layers.GroupNorm(6, 2, eps=1e-6, **FLOAT32), layers.layer_norm(4, **FLOAT32)]),
     "flax's": lambda: nnx.List([layers.embedding(7, 4, **FLOAT32), layers.rms_norm(4, **FLOAT32)]),
     "bfloat16": lambda: layers.Linear(3, 5, dtype=jnp.float32, param_dtype=jnp.bfloat16),
+    "alike": lambda: nnx.List(layers.alike(3, lambda: layers.Linear(3, 5, **FLOAT32))),
+    "none alike": lambda: nnx.List(layers.alike(0, lambda: layers.Linear(3, 5, **FLOAT32))),
 }
 
 
