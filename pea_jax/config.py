@@ -35,11 +35,11 @@ LEAST = {
         "batch_size", "num_microbatches", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep",
         "text_encoder.context_length", "data.caption_variants", "data.num_threads", "data.max_pixels",
         "adapter.hidden_dim", "adapter.num_layers", "sample.every", "sample.steps", "sample.count",
-        "evaluation.steps", "evaluation.batch_size", "data.timeout",
+        "evaluation.steps", "evaluation.batch_size", "data.timeout", "max_timestep",
     ),
     0: (
         "seed", "linear_start", "loss.noise", "loss.output", "loss.features", "loss.conditioning", "loss.contrast",
-        "noise_offset", "condition_dropout", "ema_decay", "data.max_bad_rate",
+        "noise_offset", "min_timestep", "condition_dropout", "ema_decay", "data.max_bad_rate",
         "optimizer.learning_rate", "optimizer.end_learning_rate", "optimizer.warmup_steps", "optimizer.b1",
         "optimizer.b2", "optimizer.weight_decay", "optimizer.clip_norm", "sample.seed",
         "evaluation.seen", "evaluation.seed",
@@ -108,6 +108,8 @@ def base(language: str) -> ConfigDict:
             loss=dict(noise=1.0, output=1.0, features=0.1, conditioning=0.0, contrast=0.0, hybrid=True),
             condition_dropout=0.1,  # share of the samples whose tokens are those of the empty prompt, on both sides
             noise_offset=0.5,
+            min_timestep=0,  # the pictures are noised to timesteps from here, 0 hardly at all,
+            max_timestep=1000,  # to below here, or to the last of the base model's schedule
             optimizer=dict(
                 learning_rate=1e-5,
                 end_learning_rate=5e-8,
@@ -246,6 +248,8 @@ def check(config: ConfigDict) -> None:
         raise PeaError(f"config.num_microbatches={parts}: must divide config.batch_size={size}")
     if is_remote(folder := config.data.cache_dir or ""):
         raise PeaError(f"config.data.cache_dir={folder!r}: must be a folder on a disk, or mounted as one")
+    if (low := config.min_timestep) >= (high := config.max_timestep):
+        raise PeaError(f"config.min_timestep={low}: must be less than config.max_timestep={high}")
     if not any(value for name, value in config.loss.items() if name != "hybrid"):
         raise PeaError("config.loss: every weight is 0; there is nothing to learn from")
 

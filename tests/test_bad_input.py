@@ -85,6 +85,7 @@ def _files(place: pathlib.Path) -> dict[pathlib.Path, bytes | None]:
         ({"optimizer.warmup_steps": -5}, "config.optimizer.warmup_steps=-5: must be at least 0"),
         ({"condition_dropout": 2.0}, "config.condition_dropout=2.0: must be at most 1"),
         ({"data.max_bad_rate": -0.1}, "config.data.max_bad_rate=-0.1: must be at least 0"),
+        ({"min_timestep": 1000}, "config.min_timestep=1000: must be less than config.max_timestep=1000"),
         ({"dtype": "float16"}, "config.dtype='float16': choose from float32, bfloat16"),
         ({"vae_dtype": "half"}, "config.vae_dtype='half': choose from float32, bfloat16"),
         ({"remat": "all"}, "config.remat='all': choose from none, block, full"),

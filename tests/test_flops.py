@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from pea_jax import flops
@@ -72,7 +72,7 @@ def test_an_attention_kernel_counts_all_its_blocks_and_a_shard_map_all_its_devic
     gradient = jax.grad(lambda *x: jnp.sum(splash_attention(*x)), argnums=(0, 1, 2))
     assert of(gradient, *arrays) == pytest.approx((2 + 7) * product, rel=0.001)  # and a sum, written as a product
     assert of(gradient, *arrays, again=False) == pytest.approx((2 + 4) * product, rel=0.001)
-    mesh = AbstractMesh((3,), ("data",))
+    mesh = AbstractMesh((3,), ("data",), axis_types=(AxisType.Auto,))
     split = jax.shard_map(splash_attention, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
     assert of(split, *arrays) == 2 * product
 

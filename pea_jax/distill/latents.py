@@ -26,10 +26,13 @@ def offset_noise(key: Array, shape: tuple[int, ...], strength: float) -> Array:
     return noise + strength * jax.random.normal(key_offset, (shape[0], 1, 1, shape[3]))
 
 
-def forward_diffusion(key: Array, latents: Array, schedule: NoiseSchedule, noise_offset: float) -> NoisySample:
-    """Scaled latents `[B, H, W, C]` at uniformly drawn timesteps of the schedule."""
+def forward_diffusion(
+    key: Array, latents: Array, schedule: NoiseSchedule, noise_offset: float, timesteps: range | None = None
+) -> NoisySample:
+    """Scaled latents `[B, H, W, C]` at uniformly drawn timesteps: of `timesteps`, by default of the whole schedule."""
+    allowed = range(schedule.num_train_timesteps) if timesteps is None else timesteps
     key_noise, key_time = jax.random.split(key)
     noise = offset_noise(key_noise, latents.shape, noise_offset)
-    timesteps = jax.random.randint(key_time, (latents.shape[0],), 0, schedule.num_train_timesteps, jnp.int32)
-    sample = schedule.add_noise(latents, noise, timesteps)
-    return NoisySample(sample, timesteps, schedule.target(latents, noise, timesteps))
+    drawn = jax.random.randint(key_time, (latents.shape[0],), allowed.start, allowed.stop, jnp.int32)
+    sample = schedule.add_noise(latents, noise, drawn)
+    return NoisySample(sample, drawn, schedule.target(latents, noise, drawn))

@@ -143,18 +143,28 @@ def first_state(config: ConfigDict, params: nnx.State) -> TrainState:
 
 
 def make_task(config: ConfigDict, models: FrozenModels, adapter: PEAdapter, mesh: Mesh) -> DistillationTask:
-    """The distillation task of a config."""
+    """The distillation task of a config.
+
+    Raises:
+      PeaError: the timesteps to be drawn are none of the base model's.
+    """
+    schedule = NoiseSchedule.from_config(models.scheduler)
+    timesteps = range(config.min_timestep, min(config.max_timestep, schedule.num_train_timesteps))
+    if not timesteps:
+        problem = f"the schedule of {config.base_model} ends at {schedule.num_train_timesteps}"
+        raise PeaError(f"config.min_timestep={config.min_timestep}: {problem}")
     return DistillationTask(
         adapter=nnx.graphdef(adapter),
         unet=nnx.graphdef(models.unet),
         vae=nnx.graphdef(models.vae),
         student=models.student,
         teacher=models.teacher,
-        schedule=NoiseSchedule.from_config(models.scheduler),
+        schedule=schedule,
         scaling_factor=models.vae.config.scaling_factor,
         weights=LossWeights(**config.loss),
         condition_dropout=config.condition_dropout,
         noise_offset=config.noise_offset,
+        timesteps=timesteps,
         mesh=mesh,
         remat=config.remat,
     )

@@ -66,6 +66,7 @@ class DistillationTask:
     weights: LossWeights
     condition_dropout: float = 0.1
     noise_offset: float = 0.5
+    timesteps: range | None = None  # those that are drawn; None: all of the schedule
     mesh: Mesh | None = None
     remat: Remat = "none"  # of the student's pass, see `models.calls`
 
@@ -123,7 +124,7 @@ class DistillationTask:
             assert self.vae is not None, "a batch of pixels needs an autoencoder"
             moments = nnx.merge(self.vae, self._whole(frozen["vae"])).encode(batch["pixels"])
         latents = sample_moments(moments.astype(jnp.float32), key_latents) * self.scaling_factor
-        return forward_diffusion(key_noise, latents, self.schedule, self.noise_offset)
+        return forward_diffusion(key_noise, latents, self.schedule, self.noise_offset, self.timesteps)
 
     def conditionings(self, params, frozen: Mapping[str, Any], batch: Batch, key: Array):
         """Student and teacher `Conditioning`, with the same samples' tokens dropped on both sides.

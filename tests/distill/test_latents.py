@@ -12,6 +12,13 @@ from pea_jax.sampling.noise_schedule import NoiseSchedule, SchedulerConfig
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
+def test_timesteps():
+    schedule = NoiseSchedule.from_config(SchedulerConfig.from_dict(SDXL))
+    for timesteps, expected in ((None, set(range(1000))), (range(600, 604), {600, 601, 602, 603})):
+        noisy = forward_diffusion(jax.random.key(0), np.zeros((20_000, 1, 1, 1)), schedule, 0.0, timesteps)
+        assert set(noisy.timesteps.tolist()) == expected
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_the_target_is_what_the_model_predicts(prediction):
     """As diffusers' training scripts choose it."""

@@ -1,6 +1,7 @@
 """From a config to the frozen models: Stable Diffusion 1.5, and text encoders side by side."""
 
 import copy
+import dataclasses
 import pathlib
 
 import jax
@@ -64,6 +65,18 @@ def test_a_step_has_a_gradient(config: configs.ConfigDict, frozen: models.Frozen
     (loss, terms), gradient = step(state.params, trees, batch, jax.random.key(0))
     assert np.isfinite(loss) and float(terms["features"]) > 0
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_timesteps_that_the_schedule_has(config: configs.ConfigDict, frozen: models.FrozenModels):
+    adapter, mesh = models.new_adapter(config, frozen), meshes.make_mesh()
+    short = dataclasses.replace(frozen, scheduler=dataclasses.replace(frozen.scheduler, num_train_timesteps=500))
+    assert models.make_task(config, frozen, adapter, mesh).timesteps == range(1000)
+    assert models.make_task(config, short, adapter, mesh).timesteps == range(500)
+    late = copy.deepcopy(config)
+    late.min_timestep = 600
+    assert models.make_task(late, frozen, adapter, mesh).timesteps == range(600, 1000)
+    with pytest.raises(PeaError, match="config.min_timestep=600: the schedule of .* ends at 500"):
+        models.make_task(late, short, adapter, mesh)
 
 
 def test_a_base_model_in_one_file(config: configs.ConfigDict, frozen: models.FrozenModels, tmp_path: pathlib.Path):
