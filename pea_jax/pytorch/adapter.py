@@ -6,7 +6,7 @@ image = pipe(**adapter.encode(pipe, "красное яблоко")).images[0]
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,17 +109,15 @@ class PEAdapter(nn.Module):
           `negative_` before, N being prompts times pictures of each.
 
         Raises:
-          PeaError: the pipeline is not made for such an adapter, there is no prompt, or there are not as many negative
-            prompts as prompts.
+          PeaError: the pipeline is not made for such an adapter, there is no prompt, a prompt is no text, or there are
+            not as many negative prompts as prompts.
         """
         self.check(pipe)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
-        if not prompts or not all(isinstance(text, str) for text in prompts):
-            raise PeaError(f"prompt={prompt!r}: must be a text, or a list of texts with one at least")
+        prompts = _listed("prompt", prompt)
         found = self._embed(pipe, prompts, num_images_per_prompt)
         if not guidance:
             return found
-        negatives = [negative_prompt or ""] if isinstance(negative_prompt, str | None) else list(negative_prompt)
+        negatives = _listed("negative_prompt", "" if negative_prompt is None else negative_prompt)
         if len(negatives) not in (1, len(prompts)):
             raise PeaError(f"{len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one for each")
         negative = self._embed(pipe, negatives, num_images_per_prompt)
@@ -134,6 +132,9 @@ class PEAdapter(nn.Module):
           texts: in the adapter's language.
           device: where adapter and text encoder go, and stay.
           dtype: of the text encoder and of the result.
+
+        Raises:
+          PeaError: `texts` is one string, or no list of texts with one at least.
         """
         self.to(device, torch.float32)  # also where it was taken to the dtype of a pipeline
         prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))
@@ -162,3 +163,11 @@ class PEAdapter(nn.Module):
         device = getattr(pipe, "_execution_device", pipe.device)
         found = self.embed(texts, device, pipe.unet.dtype)  # that of the pipeline may be of a text encoder
         return {key: value.repeat_interleave(copies, dim=0) for key, value in found.items()}
+
+
+def _listed(name: str, texts: Any) -> list[str]:
+    """The argument of that name as a list: it is one text, or several in whatever has them in a row."""
+    listed = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else []
+    if not listed or not all(isinstance(text, str) for text in listed):
+        raise PeaError(f"{name}={texts!r}: must be a text, or a list of texts with one at least")
+    return listed

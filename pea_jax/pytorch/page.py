@@ -110,8 +110,8 @@ def build(drawing: Drawing, language: str, evaluation: dict[str, Any]) -> Any:
         with gradio.Row():
             native, plain = gradio.Image(label=language), gradio.Image(label="en")
         inputs = [prompt, english, negative, steps, scale, seed]
-        for event in (button.click, prompt.submit, english.submit):
-            event(drawing.draw, inputs, [native, plain])
+        # One event, which has one queue: a pipeline keeps the state of its scheduler, and draws one thing at a time.
+        gradio.on([button.click, prompt.submit, english.submit], drawing.draw, inputs, [native, plain])
     return page
 
 

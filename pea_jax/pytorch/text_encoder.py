@@ -94,7 +94,13 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], device: torch.device, dtype: torch.dtype) -> Tensor:
-        """States `[B, L, D]`, padding included."""
+        """States `[B, L, D]`, padding included.
+
+        Raises:
+          PeaError: `texts` is one string, or none, or something else is among them.
+        """
+        if isinstance(texts, str) or not len(texts) or not all(isinstance(text, str) for text in texts):
+            raise PeaError(f"texts={texts!r}: must be a list of texts with one at least")
         return torch.cat([part.encode(texts, self.context_length, device, dtype) for part in self.parts], dim=-1)
 
 

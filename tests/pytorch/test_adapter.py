@@ -118,6 +118,25 @@ def test_no_prompt_is_refused(emoji, pipe, prompt):
         emoji[1].encode(pipe, prompt)
 
 
+@pytest.mark.parametrize("negative", [[], [None], 3])
+def test_a_negative_prompt_that_is_no_text_is_refused(emoji, pipe, negative):
+    with pytest.raises(PeaError, match=r"negative_prompt=.*: must be a text, or a list of texts"):
+        emoji[1].encode(pipe, "кот", negative)
+
+
+def test_prompts_of_an_array(emoji, pipe):
+    """As a column of a table gives them."""
+    found, expected = (emoji[1].encode(pipe, texts, texts) for texts in (np.array(PROMPTS), PROMPTS))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("texts", ["кот", [], [None]])
+def test_without_a_pipeline_a_list_is_needed(emoji, texts):
+    """The letters of a string are texts as well: each would get embeddings of its own."""
+    with pytest.raises(PeaError, match=r"texts=.*: must be a list of texts"):
+        emoji[1].embed(texts, torch.device("cpu"), torch.float32)
+
+
 def test_in_the_pipelines_dtype(emoji, pipe):
     half_unet = copy.deepcopy(pipe.unet).to(torch.bfloat16)
     half_pipe = types.SimpleNamespace(unet=half_unet, device=pipe.device, dtype=torch.float32)

@@ -66,6 +66,7 @@ def test_page(adapter: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     assert np.asarray(native).shape == (16, 24, 3) and np.any(np.asarray(native) != np.asarray(english))
     assert functions[0]("", "", "", 1, 1.0, 0) == (None, None)
+    assert len({function.concurrency_id for function in blocks.fns.values()}) == 1, "two could draw at once"
 
 
 def test_stable_diffusion_15_as_it_comes_from_the_hub(tmp_path: pathlib.Path):
