@@ -5,6 +5,7 @@ names start from the table; the other columns are the record.
 """
 
 import contextlib
+import dataclasses
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ class ImageFolderSource:
 
     @property
     def parts(self) -> list[Part]:
-        return [table.part for table in self._tables]
+        return [dataclasses.replace(table.part, loose=True) for table in self._tables]
 
     def __len__(self) -> int:
         return int(self._ends[-1])
