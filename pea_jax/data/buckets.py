@@ -10,6 +10,7 @@ from pea_jax.errors import PeaError
 Size = tuple[int, int]
 
 TIME_ID_ORDERS = ("sdxl", "published")
+_LONGEST = 50  # times a bucket's longer side
 
 # PEA-Diffusion, SDXL training: about 0.4 megapixels each
 SDXL: tuple[Size, ...] = (
@@ -67,10 +68,16 @@ def resize_and_crop(image: Image.Image, bucket: Size, rng: np.random.Generator) 
     width, height = bucket
     scale = max(width / image.width, height / image.height)
     covering = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    left = int(rng.integers(covering[0] - width + 1))
+    top = int(rng.integers(covering[1] - height + 1))
+    crop = left, top, left + width, top + height
+    if max(covering) > _LONGEST * max(bucket):  # a line of pixels, which as a whole would take gigabytes
+        sides = image.size * 2
+        edges = zip(crop, sides, covering * 2, strict=True)
+        x0, y0, x1, y1 = (min(edge * side / whole, side) for edge, side, whole in edges)
+        return np.asarray(image.resize(bucket, Image.Resampling.BILINEAR, (x0, y0, x1, y1))), (top, left)
     resized = image if covering == image.size else image.resize(covering, Image.Resampling.BILINEAR)
-    left = int(rng.integers(resized.width - width + 1))
-    top = int(rng.integers(resized.height - height + 1))
-    return np.asarray(resized.crop((left, top, left + width, top + height))), (top, left)
+    return np.asarray(resized.crop(crop)), (top, left)
 
 
 def add_time_ids(original: Size, top_left: tuple[int, int], target: Size, order: str = "sdxl") -> np.ndarray:

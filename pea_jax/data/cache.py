@@ -21,7 +21,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from pea_jax.data import array_records, open_files
 from pea_jax.data.buckets import Size
-from pea_jax.errors import PeaError
+from pea_jax.errors import BadSample, PeaError
 
 PART_SIZE = 1024  # samples
 _MANIFEST = "manifest.json"
@@ -99,6 +99,8 @@ class CacheWriter:
 class CachedSource:
     """A `grain` random-access data source over a cache: `source[n]` is a dict of arrays.
 
+    `source[n]` raises `BadSample` where a part is damaged inside.
+
     Args:
       folder: where the parts are.
       expected: what the cache must have been made with; fields of the manifest that are not named here may be anything.
@@ -120,6 +122,7 @@ class CachedSource:
             )
         open_files.allow(len(paths), str(folder))
         ends = np.cumsum([0, *[_count(path) for path in paths]])
+        self._paths, self._ends = paths, ends
         self.rows_by_bucket: dict[Size, np.ndarray] = {}
         for (width, height, _), start, end in zip(parts, ends, ends[1:], strict=False):
             before = self.rows_by_bucket.get((width, height), np.empty(0, np.int64))
@@ -130,7 +133,14 @@ class CachedSource:
         return len(self._records)
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        return {name: _array(spec) for name, spec in safetensors.deserialize(self._records[number])}
+        try:
+            return {name: _array(spec) for name, spec in safetensors.deserialize(self._records[number])}
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            part = self._paths[int(np.searchsorted(self._ends, number, side="right")) - 1]
+            raise BadSample(
+                f"{part}: damaged, sample {number} of the cache cannot be read; remove the file, and python -m "
+                "pea_jax.precompute makes it again"
+            ) from error
 
 
 def read_manifest(folder: str | pathlib.Path) -> dict[str, Any]:

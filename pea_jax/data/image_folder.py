@@ -5,9 +5,10 @@ names start from the table; the other columns are the record.
 """
 
 import contextlib
+import dataclasses
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,29 @@ TABLES = ("metadata.jsonl", "metadata.parquet")
 
 
 def find_tables(folder: str) -> list[str]:
-    """The tables of a folder and its subfolders, in order; in a remote store the subfolders are not looked at."""
-    if storage.is_remote(folder):
-        places = [(folder.rstrip("/"), storage.list_names(folder))]
-    else:
-        places = sorted((place, names) for place, _, names in os.walk(folder))
+    """The tables of a folder and its subfolders, in order; in a remote store the subfolders are not looked at.
+
+    Raises:
+      PeaError: one of them has a table in both forms, whose samples would be there twice.
+    """
+    remote = storage.is_remote(folder)
+    places = [(folder.rstrip("/"), storage.list_names(folder))] if remote else sorted(_walk(folder))
+    for place, names in places:
+        if set(TABLES) <= set(names):
+            raise PeaError(f"{place}: holds {' and '.join(TABLES)}, each a table of its pictures; leave one of them")
     return [f"{place}/{name}" for place, names in places for name in TABLES if name in names]
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below and its files; those behind links as well, each once, wherever the links lead."""
+    seen = set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+        else:
+            seen.add(real)
+            yield place, names
 
 
 class ImageFolderSource:
@@ -40,7 +58,7 @@ class ImageFolderSource:
       cache_dir: where rows of parquet tables go.
 
     Raises:
-      PeaError: the folder has no table, or one of them cannot be read.
+      PeaError: as `find_tables`; or the folder has no table, or one of them cannot be read.
     """
 
     def __init__(self, folder: str, cache_dir: str | None = None):
@@ -51,7 +69,7 @@ class ImageFolderSource:
 
     @property
     def parts(self) -> list[Part]:
-        return [table.part for table in self._tables]
+        return [dataclasses.replace(table.part, loose=True) for table in self._tables]
 
     def __len__(self) -> int:
         return int(self._ends[-1])

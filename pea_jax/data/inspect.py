@@ -82,7 +82,10 @@ def _picture(pixels: np.ndarray) -> Image.Image:
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray:
-    """The picture on a square of grey."""
+    """The picture on a square of grey; of a line that would become thinner than a pixel, one."""
+    least = -(-max(image.size) // SIDE)
+    if min(image.size) < least:
+        image = image.resize((max(image.width, least), max(image.height, least)))
     return np.asarray(ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.BICUBIC, color="lightgrey"))
 
 

@@ -14,6 +14,8 @@ from pea_jax.data.kept_files import default_folder
 from pea_jax.data.storage import File
 from pea_jax.errors import PeaError
 
+PICTURES = frozenset({"image", "img", "picture", "jpg", "jpeg", "png", "webp"})
+
 
 def as_lines(table: File, cache_dir: str | None = None) -> str:
     """The path of a file in the cache folder with a JSON object a row; columns of bytes are left out.
@@ -39,6 +41,26 @@ def as_lines(table: File, cache_dir: str | None = None) -> str:
         with contextlib.suppress(OSError):
             partial.unlink()
     return str(target)
+
+
+def picture_columns(path: str) -> list[str]:
+    """The columns of a table that hold pictures, as its schema tells: bytes beside a path, as Hugging Face's datasets
+    write them, or bytes under a name of `PICTURES`.
+
+    Raises:
+      PeaError: pyarrow is not installed, or the table cannot be read.
+    """
+    arrow, parquet = _pyarrow(path)
+    with storage.open_stream(path) as stream:
+        try:
+            kinds = {field.name: field.type for field in parquet.read_schema(stream)}
+        except arrow.ArrowException as error:
+            raise PeaError(f"{path}: not a whole parquet table ({' '.join(str(error).split())})") from error
+    embedded = {
+        name for name, kind in kinds.items() if arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    }
+    binary = {name for name, kind in kinds.items() if arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)}
+    return sorted(embedded | binary & PICTURES)
 
 
 def _write(path: str, target: pathlib.Path) -> None:

@@ -143,9 +143,11 @@ def _opaque(image: Image.Image) -> Image.Image:
 class Part:
     """The next `count` samples of a source, kept and changed together: those of one shard, or of one table.
 
-    `stamp` is another one after a change.
+    `stamp` is another one after a change; of `loose` ones, whose pictures are files of their own, only after one of the
+    table.
     """
 
     path: str
     stamp: str
     count: int
+    loose: bool = False

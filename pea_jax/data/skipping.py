@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -90,15 +90,17 @@ class Skipping:
         raise PeaError(f"none of {ATTEMPTS} samples drawn one after the other can be used; the last: {error}")
 
 
-def first_good(source: Any, read: Callable[[Any], T], count: int) -> list[T]:
-    """What `read` makes of the first `count` samples of a source that are not bad.
+def first_good(
+    source: Any, read: Callable[[Any], T], count: int, numbers: Iterable[int] | np.ndarray | None = None
+) -> list[T]:
+    """What `read` makes of the first `count` samples of a source, or of those of these `numbers`, that are not bad.
 
     Raises:
       BadSample: the first of them, where most are bad.
     """
     found: list[T] = []
     bad: list[BadSample] = []
-    for number in range(len(source)):
+    for number in range(len(source)) if numbers is None else map(int, numbers):
         if len(found) == count or len(bad) > max(len(found), ATTEMPTS):
             break
         try:

@@ -43,6 +43,7 @@ ROW = np.dtype(
 )
 _VERSION = 3  # of the format
 _CHUNK = 256  # samples a task of a thread
+_SPOTS = 1000  # samples of a part by which it is known whether they are as they were
 _NAMED = 100  # bad samples of a part whose message is kept
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 _LARGEST = np.iinfo(np.uint16).max
@@ -105,10 +106,34 @@ class Surveyor:
         return width, height, *scores, chosen.kind, chosen.native, english, Bad.NOTHING, sample.has_picture
 
 
+@dataclasses.dataclass(frozen=True)
+class Surveyed:
+    """The samples of a source that have the `rows` of a survey.
+
+    A picture of another size than it had then is a bad sample: its bucket may be another, and a batch is of one.
+    """
+
+    source: Source
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Sample:
+        sample, (width, height) = self.source[number], self.rows[["width", "height"]][number].tolist()
+        if (size := sample.size()) != (width, height):
+            raise BadSample(
+                f"{sample.shard}: sample {sample.key}: now {size[0]}x{size[1]} pixels, {width}x{height} when all were "
+                "looked at; remove the .pea_survey beside it, and they are looked at again"
+            )
+        return sample
+
+
 def take_survey(source: Source, surveyor: Surveyor, *, cache_dir: str | None = None, num_threads: int = 16) -> Survey:
     """The survey of a source; read where it was kept, else made, with a progress bar.
 
-    It is kept in `PART.KEY.pea_survey` beside each part or, where that cannot be written, in `cache_dir`.
+    It is kept in `PART.KEY.pea_survey` beside each part or, where that cannot be written, in `cache_dir`. Of pictures
+    that are files of their own some are looked at again, and all if one of these was mended or replaced since.
 
     Raises:
       PeaError: a part cannot be read at all.
@@ -116,6 +141,10 @@ def take_survey(source: Source, surveyor: Surveyor, *, cache_dir: str | None = N
     parts, ends = list(source.parts), np.cumsum([part.count for part in source.parts]).tolist()
     places = [kept_files.places(part.path, f".{surveyor.key()}.pea_survey", cache_dir) for part in parts]
     surveys = [_read(part, paths) for part, paths in zip(parts, places, strict=True)]
+    for number, part in enumerate(parts):
+        survey, start = surveys[number], ends[number] - part.count
+        if survey is not None and part.loose and _is_outdated(source, surveyor, survey, start, num_threads):
+            surveys[number] = None
     missing = [number for number, survey in enumerate(surveys) if survey is None]
     ranges = [range(ends[number] - parts[number].count, ends[number]) for number in missing]
     for number, made in zip(missing, _look_at(source, surveyor, ranges, num_threads), strict=True):
@@ -123,6 +152,17 @@ def take_survey(source: Source, surveyor: Surveyor, *, cache_dir: str | None = N
         surveys[number] = made
     found = [survey for survey in surveys if survey is not None]
     return _joined(found)
+
+
+def _is_outdated(source: Source, surveyor: Surveyor, survey: Survey, start: int, num_threads: int) -> bool:
+    """Whether pictures of a part, whose samples begin at `start`, were mended or replaced since; what was lost since is
+    left to the run, which takes others in its place and may so go on in the same order."""
+    groups = np.arange(len(survey.rows)), np.flatnonzero(survey.rows["bad"])
+    spots = np.unique(np.concatenate([group[:: max(1, len(group) // _SPOTS)] for group in groups])).tolist()
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        looks = pool.map(lambda spot: surveyor.look(source, range(start + spot, start + spot + 1)).rows[0], spots)
+        kept = (survey.rows[spot] for spot in spots)
+        return any(not new["bad"] and new.tobytes() != old.tobytes() for new, old in zip(looks, kept, strict=True))
 
 
 def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_threads: int) -> Iterator[Survey]:

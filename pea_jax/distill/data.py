@@ -12,6 +12,7 @@ from pea_jax import processes
 from pea_jax.data import PixelExample, cached_example, make_loader, tokenize_captions
 from pea_jax.data.batches import Batches
 from pea_jax.data.buckets import Size
+from pea_jax.data.survey import Surveyed
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.precomputed import cached_source
 from pea_jax.distill.training_set import bucket_weights, caption_rules, digest, training_set
@@ -41,7 +42,7 @@ def training_iterator(config: ConfigDict, models: FrozenModels, workdir: pathlib
     example = PixelExample(caption_rules(config), chosen.buckets, config.data.time_ids, config.data.max_pixels)
     tokenize = functools.partial(tokenize_captions, student=models.student.tokenize, teacher=models.teacher.tokenize)
     settings |= dict(rows_by_bucket=chosen.rows_by_bucket, weights=chosen.weights)
-    loader = make_loader(chosen.source, example, finish=tokenize, **settings)
+    loader = make_loader(Surveyed(chosen.source, chosen.survey.rows), example, finish=tokenize, **settings)
     return batches(loader, samples=digest(chosen.source)), sorted(chosen.rows_by_bucket)
 
 

@@ -13,7 +13,7 @@ from pea_jax.adapter import PEAdapter
 from pea_jax.data import Captions, open_source
 from pea_jax.data.skipping import first_good
 from pea_jax.distill.models import FrozenModels
-from pea_jax.distill.training_set import caption_rules, data_of
+from pea_jax.distill.training_set import caption_rules, training_set
 from pea_jax.grids import save_grid
 from pea_jax.report import Report, writing
 from pea_jax.sampling.pipeline import Sampling, TextToImage
@@ -71,17 +71,17 @@ class Pictures:
 
 
 def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
-    """The captions that are drawn, each in the language and in English; to find them every shard is opened.
+    """The captions that are drawn, each in the language and in English: of samples that are trained on, and held out.
 
     Raises:
-      PeaError: a shard is missing or damaged, or most of the captions are absent.
+      PeaError: as `training_set`; or a held-out shard is missing or damaged, or most of the captions are absent.
     """
     rules = dataclasses.replace(caption_rules(config), variants=1, more_languages=())
-    train = data_of(config, "train")
-
-    def first(patterns: str, count: int) -> list[Captions]:
-        return first_good(open_source(patterns, config.data.cache_dir or None), rules, count)
-
-    held_out = first(config.data.validation, config.sample.count // 2) if config.data.validation else []
-    captions = first(train, config.sample.count - len(held_out)) + held_out
+    held_out: list[Captions] = []
+    if config.data.validation:
+        source = open_source(config.data.validation, config.data.cache_dir or None)
+        held_out = first_good(source, rules, config.sample.count // 2)
+    chosen = training_set(config)
+    used = chosen.first(len(chosen.kept))
+    captions = first_good(chosen.source, rules, config.sample.count - len(held_out), used) + held_out
     return [(each.student[0], each.teacher[0]) for each in captions]

@@ -36,5 +36,5 @@ def opened(paths: Sequence[pathlib.Path]) -> Iterator[Image.Image]:
             with Image.open(path) as picture:
                 picture.load()
                 yield picture
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise PeaError(f"{path}: not a picture that can be read ({error}); remove it") from error

@@ -49,6 +49,8 @@ def _read(path: str, mode: str) -> Image.Image:
         raise PeaError(f"{path}: not a picture; give a PNG, JPEG or WebP file") from error
     except OSError as error:
         raise PeaError(f"{path}: cannot be read ({error.strerror or error}); name a picture") from error
+    except Image.DecompressionBombError as error:
+        raise PeaError(f"{path}: {error}; give a smaller picture") from error
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:

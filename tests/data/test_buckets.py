@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pea_jax.data import buckets
 from pea_jax.data.buckets import (
     SDXL,
     add_time_ids,
@@ -90,3 +91,20 @@ def test_resizing_keeps_the_picture(rng):
     pixels, (_, left) = resize_and_crop(coordinates(240, 96), (64, 48), rng)
     expected = 2 * (np.arange(64) + left) + 0.5
     np.testing.assert_allclose(pixels[20, 1:-1, 0], expected[1:-1], atol=1)
+
+
+@pytest.mark.parametrize("size", [(2, 800), (800, 2)])
+def test_of_a_line_of_pixels_only_the_crop_is_resized(size, monkeypatch):
+    """To the same picture and place, without the gigabytes that the whole would take."""
+    picture = np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), np.uint8)
+    whole, resize = [], Image.Image.resize
+    for longest in (50, 1000):
+        sizes: list[tuple[int, int]] = []
+        monkeypatch.setattr(
+            Image.Image, "resize", lambda image, *a, sizes=sizes: sizes.append(a[0]) or resize(image, *a)
+        )
+        monkeypatch.setattr(buckets, "_LONGEST", longest)
+        whole.append(resize_and_crop(Image.fromarray(picture), (32, 48), np.random.default_rng(0)))
+        assert sizes == [(32, 48)] if longest == 50 else max(sizes[0]) > 10_000
+    assert whole[0][1] == whole[1][1]
+    np.testing.assert_allclose(whole[0][0].astype(int), whole[1][0], atol=1)

@@ -1,12 +1,13 @@
 import json
 import os
+import pathlib
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from pea_jax.data import CachedSource, CacheWriter, divide, read_manifest
-from pea_jax.errors import PeaError
+from pea_jax.errors import BadSample, PeaError
 
 MANIFEST = {"text_encoder": {"id": "e5", "context_length": 24}, "variants": 3}
 SQUARE, TALL = (64, 64), (32, 64)
@@ -176,6 +177,21 @@ def test_truncated_part(folder):
         os.truncate(path, size)
         with pytest.raises(PeaError, match=f"{path}: damaged; remove it"):
             CachedSource(folder)
+
+
+def test_a_part_that_is_damaged_inside(folder):
+    """Its samples are bad ones, the others are read; what a machine that lost its power had not written is zero."""
+    write_all(writer(folder))
+    path = pathlib.Path(folder) / "part-00001.array_record"
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"moments")
+    data[middle : middle + 100] = bytes(100)
+    path.write_bytes(data)
+    source = CachedSource(folder)
+    with pytest.raises(BadSample, match=f"{path}: damaged, sample 3 of the cache cannot be read; remove the file"):
+        source[3]
+    assert_same(source[2], record(2))
+    assert_same(source[6], record(6))
 
 
 def test_folder_that_cannot_be_made(tmp_path):

@@ -108,6 +108,20 @@ def test_names_of_files_that_came_from_a_mac(tmp_path, image, disk, table):
         source[1]
 
 
+def test_subfolders_behind_links_are_read_once(folder, tmp_path):
+    (tmp_path / "links").mkdir()
+    for name, target in (("a", "set/cats"), ("b", "set"), ("c", "links")):
+        (tmp_path / "links" / name).symlink_to(tmp_path / target)
+    source = ImageFolderSource(str(tmp_path / "links"), str(tmp_path / "cache"))
+    assert [source[number].key for number in range(len(source))] == ["1.png", "more/2.png", "3.png"]
+
+
+def test_two_tables_of_one_folder_are_refused(folder):
+    (pathlib.Path(folder) / "dogs" / "metadata.jsonl").write_text('{"file_name": "3.png"}\n')
+    with pytest.raises(PeaError, match=r"dogs: holds metadata\.jsonl and metadata\.parquet, .*; leave one of them"):
+        ImageFolderSource(folder)
+
+
 def test_a_folder_without_a_table(tmp_path):
     with pytest.raises(PeaError, match=r"no metadata\.jsonl or metadata\.parquet in this folder"):
         ImageFolderSource(str(tmp_path))

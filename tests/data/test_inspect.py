@@ -97,3 +97,12 @@ def test_a_set_of_which_nothing_is_left_is_shown_all_the_same(shards):
     result = inspect(shards, **{"data.filters.min_side": 100})
     assert result.returncode == 1 and ["a side below 100 pixels", "12", "0"] in rows(result.stdout)
     assert "none of 13 samples passes config.data.filters" in result.stderr
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_line_of_pixels_is_shown(write_shard, tmp_path, size):
+    """On the sheet it would be thinner than a pixel."""
+    path = write_shard("lines.tar", {f"{number}": members(number, size) for number in range(3)})
+    result = inspect(path, "--out", str(tmp_path / "sheet.png"), **{"data.filters.min_side": 0})
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "sheet.png").exists()

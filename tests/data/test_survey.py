@@ -14,7 +14,7 @@ from pea_jax.data import CaptionRules, Sample, WebDatasetSource, storage
 from pea_jax.data.captions import Kind
 from pea_jax.data.image_folder import ImageFolderSource
 from pea_jax.data.samples import HEAD, Part
-from pea_jax.data.survey import ROW, Bad, Surveyor, take_survey
+from pea_jax.data.survey import ROW, Bad, Surveyed, Surveyor, take_survey
 from pea_jax.errors import BadSample, PeaError
 from tests.data.conftest import png
 
@@ -143,6 +143,36 @@ def test_made_again_when_data_or_rules_change(tmp_path):
     source.stamp = "2"
     take_survey(source, SURVEYOR)
     assert source.reads == [5]
+
+
+def test_pictures_that_were_mended_or_replaced_are_looked_at_again(tmp_path):
+    """Their table is as it was; one that is lost meanwhile changes nothing, so that a run goes on in its order."""
+    lines = [json.dumps(PAIR | dict(file_name=f"{number}.png")) + "\n" for number in range(3)]
+    (tmp_path / "metadata.jsonl").write_text("".join(lines))
+    for number, picture in enumerate((png(), b"torn")):
+        (tmp_path / f"{number}.png").write_bytes(picture)
+
+    def look() -> tuple[list[int], list[int]]:
+        rows = take_survey(ImageFolderSource(str(tmp_path)), SURVEYOR).rows
+        return rows["width"].tolist(), rows["bad"].tolist()
+
+    assert look() == ([8, 0, 0], [Bad.NOTHING, Bad.IMAGE, Bad.SAMPLE])
+    (tmp_path / "1.png").write_bytes(png(size=(5, 8)))
+    assert look() == ([8, 5, 0], [Bad.NOTHING, Bad.NOTHING, Bad.SAMPLE])
+    (tmp_path / "2.png").write_bytes(png(size=(6, 8)))
+    (tmp_path / "0.png").write_bytes(png(size=(7, 8)))
+    assert look() == ([7, 5, 6], [Bad.NOTHING] * 3)
+    (tmp_path / "0.png").unlink()
+    assert look() == ([7, 5, 6], [Bad.NOTHING] * 3)
+
+
+def test_a_picture_of_another_size_than_it_had_is_a_bad_sample(tmp_path):
+    source = Source(tmp_path, (png(size=(30, 20)), PAIR), (png(), PAIR))
+    surveyed = Surveyed(source, take_survey(source, SURVEYOR).rows)
+    assert len(surveyed) == 2 and surveyed[0].size() == (30, 20)
+    surveyed.rows[0] = surveyed.rows[1]
+    with pytest.raises(BadSample, match=r"a\.tar: sample 0: now 30x20 pixels, 8x8 when all were looked at; remove"):
+        surveyed[0]
 
 
 def test_a_kept_file_that_is_damaged_is_made_again(tmp_path):

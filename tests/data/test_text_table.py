@@ -45,6 +45,19 @@ def test_a_table_of_pictures_is_not_read_as_texts(tmp_path):
         source[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("image", dict(bytes=b"\x89PNG", path="1.png")), ("jpg", b"\xff\xd8"), ("hash", b"\x01")]
+)
+def test_pictures_in_a_table_are_not_left_out_without_a_word(tmp_path, name, value):
+    path = tmp_path / "train-00000.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROWS[0] | {name: value}]), path)
+    if name == "hash":
+        assert TextTableSource(str(path), str(tmp_path / "cache"))[0].record == ROWS[0]
+        return
+    with pytest.raises(PeaError, match=rf"00000\.parquet: holds pictures \({name}\), .*; write them as files"):
+        TextTableSource(str(path), str(tmp_path / "cache"))
+
+
 def test_texts_do_not_go_into_a_folder_of_pictures(tmp_path):
     path = write_lines(tmp_path / "pairs.jsonl", ROWS)
     with pytest.raises(PeaError, match=r"pairs\.jsonl: texts without pictures; leave them out"):

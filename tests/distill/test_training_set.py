@@ -265,3 +265,11 @@ def test_the_emoji_are_all_used_in_their_order(language, tmp_path):
     chosen = training_set(config)
     assert list(chosen.rows_by_bucket) == [(64, 64)] and chosen.weights is None
     np.testing.assert_array_equal(chosen.rows_by_bucket[64, 64], np.arange(1450))
+
+
+def test_the_captions_that_are_drawn_are_of_samples_that_are_trained_on(config, write_shard):  # noqa: F811
+    """However many are left out before them, as those of a set that is translated in part."""
+    left_out = {f"a{number:02}": members(caption_en=None, caption_ru=f"щи {number}") for number in range(40)}
+    write_shard("a.tar", {**left_out, **{name: members(caption_en=f"soup {name}") for name in "bcd"}})
+    config.data.validation, config.sample.count = "", 2
+    assert sample_prompts(config) == [("щи", "soup b"), ("щи", "soup c")]

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from pea_jax.errors import PeaError
+from pea_jax.judging.picture_files import opened
 from pea_jax.sampling.picture_files import GuideFiles
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
@@ -30,3 +31,13 @@ def test_what_is_no_picture(tmp_path):
     for name, message in (("a.png", "not a picture"), ("b.png", "cannot be read .No such file")):
         with pytest.raises(PeaError, match=message):
             GuideFiles(dict(image=str(tmp_path / name))).of_size(8, 8)
+
+
+def test_a_picture_of_absurd_size(tmp_path, monkeypatch):
+    """Which Pillow refuses in an exception of its own."""
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(PeaError, match=r"a\.png: Image size .48 pixels. exceeds .*; give a smaller picture"):
+        GuideFiles(dict(image=str(tmp_path / "a.png"))).of_size(8, 8)
+    with pytest.raises(PeaError, match=r"a\.png: not a picture that can be read .Image size .*; remove it"):
+        list(opened([tmp_path / "a.png"]))
