@@ -31,6 +31,7 @@ from pea_jax.distill import models
 from pea_jax.errors import PeaError
 from pea_jax.report import console
 from pea_jax.text.joined import with_padding
+from pea_jax.weights.abstract import without_values
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of a training run")
 OUT = flags.DEFINE_string("out", None, "Adapter directory to write")
@@ -96,8 +97,9 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
     if config is None:
         raise PeaError(f"--workdir {workdir}: not the work directory of a training run (no config.json)")
     step = choose_step(folder, STEP.value)
-    mesh = meshes.make_mesh(**config.mesh)
-    frozen = models.load_models(config, mesh)
+    mesh = meshes.make_mesh()  # not that of the config: the run may have had another machine
+    with without_values():
+        frozen = models.load_models(config, mesh)
     adapter = models.new_adapter(config, frozen)
     with Checkpoints(folder, every=1, keep=1) as checkpoints:
         state = checkpoints.restore(models.new_state(config, adapter, mesh), step=step)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -102,6 +103,28 @@ def test_the_numbers_are_those_of_the_step(world, tmp_path, dtype):
     np.testing.assert_allclose(
         records[3]["moments"].astype(np.float32), np.asarray(moments, np.float32), rtol=0.02, atol=0.02
     )
+
+
+def test_a_run_on_some_of_the_cores_makes_its_cache_there(world, tmp_path):
+    """As with 6 cores, of which 4 share a batch of 32; here with 3, of which 2 share one of 4, and split parameters."""
+    program = """
+import pathlib, sys
+import jax
+from pea_jax import config as configs, mesh, partition
+from pea_jax.distill import models, precomputed
+jax.config.update("jax_num_cpu_devices", 3)
+partition.SMALLEST_SHARDED = 2**8
+fields = configs.emoji("ru")
+fields.batch_size, fields.base_model, fields.data.train, folder = 4, *sys.argv[1:]
+fields.text_encoder.context_length, fields.data.english = 16, ""
+some = mesh.make_mesh_for(fields.batch_size, data=1, fsdp=-1)
+assert some.size == 2
+found = precomputed.cached_source(fields, models.load_encoders(fields, some), pathlib.Path(folder))
+assert len(found) == 12
+"""
+    paths = [str(world[1][name]) for name in ("base_model", "data.train")]
+    result = commands.run([sys.executable, "-c", program, *paths, str(tmp_path / "cache")])
+    assert result.returncode == 0, result.stderr
 
 
 def _in_one_batch(encoder, texts: list[str]):

@@ -166,7 +166,12 @@ def test_pixels_and_token_ids_in_the_step_give_the_losses_of_the_cache(world, fi
 
 
 def test_export_of_the_last_checkpoint_is_the_adapter(finished, tmp_path):
-    result = commands.run_forked(commands.command("export", {}, workdir=finished, out=tmp_path / "a"))
+    """Also of a run over more devices than are here."""
+    (run := tmp_path / "run").mkdir()
+    (run / "checkpoints").symlink_to(finished / "checkpoints")
+    fields = json.loads((finished / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(fields | {"mesh": dict(data=2, fsdp=512)}))
+    result = commands.run_forked(commands.command("export", {}, workdir=run, out=tmp_path / "a"))
     assert result.returncode == 0, result.stderr
     name = "adapter.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (finished / "adapter" / name).read_bytes()

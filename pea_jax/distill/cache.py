@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from pea_jax.data import Captions, Sample
 from pea_jax.distill.models import Encoders
-from pea_jax.mesh import put_batch
+from pea_jax.mesh import gather, put_batch
 from pea_jax.models import attention
 
 CHUNK = 128  # samples encoded at a time, fewer where their pixels are more than
@@ -28,7 +28,7 @@ class Encoder:
     Args:
       models: the frozen models whose outputs are kept.
       captions: gives V texts for the student and as many for the teacher, as `CaptionRules` do.
-      mesh: of this process's devices, over which pictures are divided.
+      mesh: of the models, this process's devices alone; pictures are divided over it.
     """
 
     def __init__(self, models: Encoders, captions: Callable[[Sample], Captions], mesh: Mesh):
@@ -37,7 +37,7 @@ class Encoder:
 
         def encode(params: Any, pixels: jax.Array) -> jax.Array:
             with attention.traced_for(mesh):
-                return nnx.merge(graphdef, params).encode(pixels)
+                return nnx.merge(graphdef, gather(params, mesh)).encode(pixels)
 
         self._encode = jax.jit(encode)
 

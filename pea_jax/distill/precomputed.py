@@ -40,8 +40,10 @@ def cached_source(config: ConfigDict, models: Encoders, folder: pathlib.Path) ->
     """
     training = training_set(config)
     check_buckets(training.rows_by_bucket, config.batch_size)
-    mesh = make_mesh(devices=jax.local_devices())
-    encoders = load_encoders(config, mesh) if processes.several() else models
+    mesh, encoders = models.student.mesh, models
+    if mesh is None or processes.several():
+        mesh = make_mesh(devices=jax.local_devices())
+        encoders = load_encoders(config, mesh)
     manifest = made_with(config, encoders, training.source)
     _write_missing(config, encoders, folder, mesh, training, manifest)
     processes.wait_for_all("cache")
