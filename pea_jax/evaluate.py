@@ -65,7 +65,7 @@ RESERVED = ("adapter", "untrained", TEACHER, TRANSLATED)
 
 
 def main() -> None:
-    if OUT.value is None:
+    if not OUT.value:
         raise PeaError("--out is needed: the JSON file to write")
     command.check_file("--out", out := pathlib.Path(OUT.value))
     if (PROMPTS.value or FOLDER.value) and out.suffix.lower() != ".json":  # beside which are .md, .html and pictures
@@ -127,6 +127,7 @@ def on_prompts(file: str, out: pathlib.Path) -> None:
     seeds = command.whole_numbers("--seeds", SEEDS.value, MOST_SEEDS - 1)
     configs.check(config)
     adapters, folder = _adapters(config), pathlib.Path(PICTURES.value or out.with_suffix(""))
+    command.check_folder("--pictures", folder)
     command.check_folder("--pictures", folder)
     with processes.first_goes_ahead("the translations"):
         translated = _translated(config.language, prompts, folder)
