@@ -31,11 +31,13 @@ TERMINATED_CODE = flags.DEFINE_integer(
     "terminated_code", 0, "Exit code after SIGTERM; another than 0 makes a cluster start the run again"
 )
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find the processes of the run as the cluster names them")
+PARTIAL = ".partial"  # at the end of what is not yet whole
 _LESS_AT_A_TIME = (
     "ask for less at a time (train: --config.num_microbatches, or --config.sample.count before the first step; "
     "generate: --batch_size; evaluate: --config.evaluation.batch_size)"
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # of a path that the user has named
 
 
 def run(main: Callable[[], None]) -> None:
@@ -64,6 +66,8 @@ def run(main: Callable[[], None]) -> None:
             raise
         _end_with(PeaError(f"another process of the run was lost, or fails ({reason}); start all again"))
     except OSError as error:
+        if error.errno in _FORBIDDEN and error.filename is not None:
+            _end_with(PeaError(f"{error.filename}: {error.strerror}; name another place"))
         if error.errno not in _FULL:
             raise
         _end_with(PeaError(f"{error.filename or 'the screen or a file'}: {error.strerror}; make room there"))
@@ -118,7 +122,7 @@ def check_folder(flag: str, path: pathlib.Path) -> None:
 
 def check_file(flag: str, path: pathlib.Path) -> None:
     """As `check_folder`, for a file to write."""
-    if path.is_dir():
+    if os.path.isdir(path):  # which is no error where nobody may look
         raise PeaError(f"{flag} {path}: is a folder; name a file in it")
     _try_to_write(flag, path, path.parent)
 
@@ -129,11 +133,15 @@ def _try_to_write(flag: str, path: pathlib.Path, folder: pathlib.Path) -> None:
             f"{flag} {address}: only training data are read from a remote store, and nothing is written there; "
             "name a folder on a disk, or the one where the store is mounted"
         )
+    if path.parts[:1] == ("~",):
+        raise PeaError(
+            f"{flag}={path}: the shell reads ~ only at the start of a word; write {flag} {path}, with a space"
+        )
     absolute = folder.absolute()
-    nearest = next(place for place in (absolute, *absolute.parents) if place.exists())
+    nearest = next(place for place in (absolute, *absolute.parents) if os.path.lexists(place))
     try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
+        with tempfile.TemporaryFile(dir=nearest), contextlib.suppress(FileNotFoundError):
+            os.lstat(path.with_name(path.name + PARTIAL) if path.name else path)  # its name may be too long
     except OSError as error:
         raise PeaError(f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); name another place") from error
 
@@ -156,7 +164,7 @@ def whole_file(flag: str, path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       PeaError: it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

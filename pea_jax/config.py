@@ -248,6 +248,8 @@ def check(config: ConfigDict) -> None:
         raise PeaError(f"config.num_microbatches={parts}: must divide config.batch_size={size}")
     if is_remote(folder := config.data.cache_dir or ""):
         raise PeaError(f"config.data.cache_dir={folder!r}: must be a folder on a disk, or mounted as one")
+    if folder.split("/")[0] == "~":
+        raise PeaError(f"config.data.cache_dir={folder!r}: ~ is not read here; write the whole path")
     if (low := config.min_timestep) >= (high := config.max_timestep):
         raise PeaError(f"config.min_timestep={low}: must be less than config.max_timestep={high}")
     if not any(value for name, value in config.loss.items() if name != "hybrid"):

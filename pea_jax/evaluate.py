@@ -65,7 +65,7 @@ RESERVED = ("adapter", "untrained", TEACHER, TRANSLATED)
 
 
 def main() -> None:
-    if OUT.value is None:
+    if not OUT.value:
         raise PeaError("--out is needed: the JSON file to write")
     command.check_file("--out", out := pathlib.Path(OUT.value))
     if (PROMPTS.value or FOLDER.value) and out.suffix.lower() != ".json":  # beside which are .md, .html and pictures

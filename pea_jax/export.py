@@ -46,7 +46,7 @@ SAMPLES = flags.DEFINE_string("samples", None, "PNG file for the card; by defaul
 
 
 def main() -> None:
-    if (WORKDIR.value is None) == (FROM_TORCH.value is None) or OUT.value is None:
+    if bool(WORKDIR.value) == bool(FROM_TORCH.value) or not OUT.value:
         raise PeaError("--out and one of --workdir and --from_torch are needed, e.g. --workdir runs/ru --out adapter")
     out = pathlib.Path(OUT.value)
     check_replaceable(out)
@@ -56,9 +56,9 @@ def main() -> None:
     if PUSH.value is not None:
         publishing.check(PUSH.value, dry_run=DRY_RUN.value)
     samples = pathlib.Path(SAMPLES.value) if SAMPLES.value else None
-    if FROM_TORCH.value is not None:
+    if FROM_TORCH.value:
         bring_in(pathlib.Path(FROM_TORCH.value), CONFIG.value, out)
-    elif WORKDIR.value is not None:
+    elif WORKDIR.value:
         workdir = pathlib.Path(WORKDIR.value)
         step = export(workdir, out)
         samples = samples or publishing.samples_at(workdir, step)

@@ -25,6 +25,7 @@ Without an adapter the base model draws English, by its own text encoders:
 import hashlib
 import itertools
 import math
+import os
 import pathlib
 from typing import Any
 
@@ -123,12 +124,12 @@ def main() -> None:
 def _checked_flags() -> tuple[str, pathlib.Path, bool]:
     """The adapter ("": none), what to write and whether that is a folder; what is wrong is told before anything is
     loaded."""
-    if not (ADAPTER.value or BASE_MODEL.value) or OUT.value is None or not (PROMPT.value or PROMPTS.value):
+    if not (ADAPTER.value or BASE_MODEL.value) or not OUT.value or not (PROMPT.value or PROMPTS.value):
         raise PeaError("--adapter, --prompt and --out are needed, e.g. --adapter DIR --prompt ... --out picture.png")
     if broken := [text for text in (*PROMPT.value, NEGATIVE.value) if not is_unicode(text)]:
         raise PeaError(f"--prompt {ascii(broken[0])}: not UTF-8; set the terminal to it, or give a file, --prompts")
     out = pathlib.Path(OUT.value)
-    is_folder = OUT.value.endswith("/") or out.is_dir()
+    is_folder = OUT.value.endswith("/") or os.path.isdir(out)
     (command.check_folder if is_folder else command.check_file)("--out", out)
     if not is_folder and out.suffix.lower() not in ("", ".png"):
         raise PeaError(f"--out {out}: pictures are written as PNG; name {out.with_suffix('.png')}")

@@ -26,7 +26,7 @@ OUT = flags.DEFINE_string("out", None, "Folder to write")
 
 
 def main() -> None:
-    if CONFIG.value is None or OUT.value is None:
+    if CONFIG.value is None or not OUT.value:
         raise PeaError("--config and --out are both needed, e.g. --config configs/ru.py:emoji --out cache")
     config, folder = CONFIG.value, pathlib.Path(OUT.value)
     check(config)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pea_jax.errors import PeaError
 
 # A log has no width of its own. Captions and paths are told as they are: "[/b]" is no markup, ":cat:" no emoji.
-console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+console = Console(width=None if sys.stdout and sys.stdout.isatty() else 120, markup=False, emoji=False)
 
 
 def spare_letters() -> None:

@@ -46,7 +46,7 @@ CHANGEABLE = (
 
 
 def main() -> None:
-    if CONFIG.value is None or WORKDIR.value is None:
+    if CONFIG.value is None or not WORKDIR.value:
         raise PeaError("--config and --workdir are both needed, e.g. --config configs/ru.py:emoji --workdir runs/ru")
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
     command.check_folder("--workdir", workdir)

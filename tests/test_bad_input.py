@@ -178,12 +178,29 @@ def _damage(path: pathlib.Path, how: str, key: str = "layernorm.bias") -> None:
         ("evaluate", "/proc/report.json", "--out {}: cannot be written"),
         ("export", "file/adapter", "--out {}: cannot be written"),
         ("export", "file", "{}: is a file; name a directory"),
+        ("train", "link", "--workdir {}: cannot be written"),
+        ("generate", "x" * 300 + "/out.png", "--out {}: cannot be written"),
+        ("generate", "x" * 250 + ".png", "--out {}: cannot be written"),
     ],
 )
 def test_places(world, stopped, tmp_path, name, where, message):
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
     arguments = _command(name, world[1], stopped, tmp_path / where)
     assert_refused(arguments, message.format(tmp_path / where), place=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train", "generate", "evaluate", "export", "precompute"])
+@pytest.mark.parametrize(("out", "message"), [("", " needed"), ("~/run.json", "~/run.json: the shell reads ~ only")])
+def test_what_the_shell_has_not_filled_in(stopped, tmp_path, name, out, message):
+    """`--out=$UNSET` would be the folder that one stands in, and `--out=~/run` a folder of the name `~`."""
+    fields = {"data.train": "nowhere.tar"}
+    if name == "precompute":
+        arguments = commands.command(name, fields, config=CONFIG, out=out)
+    else:
+        arguments = _command(name, fields, stopped, out)
+    assert_refused(arguments, message, place=tmp_path)
+    assert not (commands.ROOT / "~").exists()
 
 
 @pytest.mark.parametrize("name", ["train", "generate", "evaluate", "export"])

@@ -147,6 +147,7 @@ def test_a_config_file_that_loses_a_field():
         ("sample.count", 2.5, "must be a whole number"),
         ("sample.guidance_scale", "high", "must be a finite number"),
         ("data.cache_dir", "gs://bucket/cache", "must be a folder on a disk"),
+        ("data.cache_dir", "~/cache", "~ is not read here"),
     ],
 )
 def test_values_that_no_run_can_have(field: str, value: object, message: str):

@@ -11,8 +11,10 @@ import json
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from pea_jax.data import array_records
 from pea_jax.data.captions import flag
 from pea_jax.data.samples import Sample
 from pea_jax.data.sources import open_source
+from pea_jax.data.storage import is_remote
 from pea_jax.data.text_cleaning import is_unicode
 from pea_jax.data.tfds_source import CAPTION, INFO, import_tfds
 from pea_jax.errors import PeaError
@@ -34,6 +37,8 @@ def main() -> None:
     args = _arguments()
     spare_letters()
     try:
+        if not args.out or args.out.startswith("~") or is_remote(args.out):  # the shell's ~ wants a space before it
+            raise PeaError(f"--out {args.out!r}: must be a folder on a disk; write its whole path")
         patterns = {split: value for split in ("train", "validation") if (value := getattr(args, split))}
         counts = convert(patterns, args.out, workers=args.workers, shard_size=args.shard_size)
     except PeaError as error:
@@ -46,11 +51,14 @@ def convert(patterns: Mapping[str, str], out: str, *, workers: int = 1, shard_si
     """Writes the samples of each split, in their order, in files of `shard_size`; the number in each split.
 
     Raises:
-      PeaError: a source cannot be opened, a sample cannot be read, or `out` holds such a folder already or cannot be
-        written.
+      PeaError: a source cannot be opened, a sample cannot be read, `out` holds such a folder already or cannot be
+        written, a number is less than 1, or a process was ended from outside.
     """
+    for name, number in dict(workers=workers, shard_size=shard_size).items():
+        if number < 1:
+            raise PeaError(f"--{name} {number}: must be at least 1")
     tfds = import_tfds(out)
-    if any((pathlib.Path(out) / name).exists() for name in INFO):
+    if any(os.path.exists(f"{out}/{name}") for name in INFO):
         raise PeaError(f"{out}: holds a tensorflow-datasets folder already; name another")
     try:
         pathlib.Path(out).mkdir(parents=True, exist_ok=True)
@@ -132,13 +140,25 @@ def _in_parallel(tasks: list[tuple], workers: int, description: str) -> list[int
     if workers == 1:
         return [_write_shard(task) for task in track(tasks, description)]
     spawn = multiprocessing.get_context("spawn")  # threads of this process do not survive a fork
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(tasks)), spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(tasks)), spawn, _end_without_a_word) as pool:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the processes begin with that
         futures = [pool.submit(_write_shard, task) for task in tasks]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         try:
             return [future.result() for future in track(futures, description)]
+        except BrokenProcessPool as error:
+            reason = "one of the processes was ended from outside, for lack of memory perhaps"
+            raise PeaError(f"{description}: {reason}; start again with fewer --workers") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_without_a_word() -> None:
+    """After Ctrl-C, which a terminal sends to all processes; the first of them tells it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _write_shard(task: tuple[str, str, int, int]) -> int:

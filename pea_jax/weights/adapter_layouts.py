@@ -80,6 +80,8 @@ def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
     path = find_adapter(folder) / CONFIG
     try:
         config = json.loads(path.read_bytes())
+    except PermissionError:
+        raise
     except OSError:
         raise PeaError(f"{path}: no such file; an adapter is a directory written by training or export") from None
     except ValueError as error:

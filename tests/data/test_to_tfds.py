@@ -1,16 +1,20 @@
 """Conversion to a tensorflow-datasets folder, and reading it, which is `tfds_source`."""
 
+import functools
 import json
+import os
 import pathlib
 import pickle
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from pea_jax.data import WebDatasetSource
 from pea_jax.data.tfds_source import TfdsSource
-from pea_jax.data.to_tfds import convert
+from pea_jax.data.to_tfds import convert, main
 from pea_jax.errors import BadSample, PeaError
 
 EMOJI = "assets/emoji/emoji-val-00000.tar"
@@ -36,6 +40,49 @@ def test_the_command_converts_in_parallel_and_training_reads_without_tensorflow(
     assert again.returncode == 1
     told = f"error: {out}: holds a tensorflow-datasets folder already; name another\n"
     assert again.stderr == told.encode("ascii", "backslashreplace").decode()
+
+
+def test_ctrl_c_ends_all_processes_with_one_line(tmp_path):
+    """And one that the system ends is no page of where that was noticed."""
+    for ended in ("interrupted", "one of the processes was ended"):
+        out = tmp_path / ended
+        command = [sys.executable, "-m", "pea_jax.data.to_tfds", "--train", EMOJI, "--out", str(out), "--shard_size=1"]
+        popen = functools.partial(subprocess.Popen, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        process = popen([*command, "--workers=2"])
+        while not list(out.glob("*-of-00156")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        if ended == "interrupted":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            os.kill(_a_child_that_writes(process.pid), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == (130 if ended == "interrupted" else 1)
+        assert ended in errors and errors.count("\n") == 1, errors
+
+
+def _a_child_that_writes(parent: int) -> int:
+    children = pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    lines = {int(child): pathlib.Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    return next(child for child, line in lines.items() if "spawn_main" in line)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--out="], "--out '': must be a folder on a disk"),
+        (["--out=~/out"], "--out '~/out': must be a folder on a disk"),
+        (["--out=gs://bucket/out"], "--out 'gs://bucket/out': must be a folder on a disk"),
+        (["--out=out", "--workers=0"], "--workers 0: must be at least 1"),
+        (["--out=out", "--shard_size=-3"], "--shard_size -3: must be at least 1"),
+    ],
+)
+def test_flags_that_cannot_be(tmp_path, monkeypatch, capsys, flags, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["to_tfds", "--train=a.tar", *flags])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert capsys.readouterr().err.startswith(f"error: {said}") and not list(tmp_path.iterdir())
 
 
 def test_other_programs_find_flag_sizes_and_scores_in_columns(write_shard, make_sample, tmp_path):
