@@ -150,7 +150,9 @@ class PEAdapter(nn.Module):
         if (unet := getattr(pipe, "unet", None)) is None:
             raise PeaError(f"{type(pipe).__name__}: has no UNet; this adapter goes with Stable Diffusion XL and 1.5")
         config = unet.config
-        takes = config.get("cross_attention_dim"), config.get("addition_embed_type") == "text_time"
+        # Of Kolors it is the width before the UNet's own projection of the states; of most others it is None.
+        width = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
+        takes = width, config.get("addition_embed_type") == "text_time"
         last = self.projector[-1] if self.fc is None else self.fc
         gives = last.out_features, self.fc is not None
         widths = takes[0] if isinstance(takes[0], list | tuple) else [takes[0]]

@@ -220,6 +220,25 @@ def test_two_encoders_side_by_side_before_their_last_layer(tmp_path, pipe):
     assert_close(ours.encode(PROMPTS).prompt_embeds, adapter.encode(pipe, PROMPTS)["prompt_embeds"])
 
 
+@pytest.mark.parametrize("image_prompts", [False, True])
+def test_a_unet_that_projects_its_text_states_first(emoji, sdxl, image_prompts):
+    """Kolors: its states are as wide as those of ChatGLM; an IP-Adapter takes the place of the projection's name."""
+    config = UNet2DConditionModel.load_config(sdxl / "unet")
+    unet = UNet2DConditionModel.from_config(config, encoder_hid_dim=96, encoder_hid_dim_type="text_proj")
+    if image_prompts:
+        unet.text_encoder_hid_proj, unet.config.encoder_hid_dim_type = unet.encoder_hid_proj, "ip_image_proj"
+    with pytest.raises(PeaError, match="takes embeddings 96 wide with a pooled one, this adapter gives 40 wide"):
+        emoji[1].check(types.SimpleNamespace(unet=unet))
+    unet = UNet2DConditionModel.from_config(config, encoder_hid_dim=40, encoder_hid_dim_type="text_proj")
+    emoji[1].check(types.SimpleNamespace(unet=unet))
+
+
+def test_a_unet_with_image_prompts(emoji, sdxl):
+    unet = UNet2DConditionModel.from_pretrained(sdxl / "unet")
+    unet.config.encoder_hid_dim_type = "ip_image_proj"  # as `load_ip_adapter` leaves it
+    emoji[1].check(types.SimpleNamespace(unet=unet))
+
+
 def test_what_is_wrong_is_said_in_one_line(tmp_path, emoji, pipe):
     other = stable_diffusion_15(tmp_path / "base")
     with pytest.raises(PeaError, match="takes embeddings 16 wide without a pooled one, this adapter gives 40 wide"):
