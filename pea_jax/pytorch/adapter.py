@@ -109,8 +109,8 @@ class PEAdapter(nn.Module):
           `negative_` before, N being prompts times pictures of each.
 
         Raises:
-          PeaError: the pipeline is not made for such an adapter, there is no prompt, a prompt is no text, or there are
-            not as many negative prompts as prompts.
+          PeaError: the pipeline is not made for such an adapter, there is no prompt, a prompt is no text or holds half
+            of a surrogate pair, or there are not as many negative prompts as prompts.
         """
         self.check(pipe)
         prompts = _listed("prompt", prompt)
@@ -134,7 +134,7 @@ class PEAdapter(nn.Module):
           dtype: of the text encoder and of the result.
 
         Raises:
-          PeaError: `texts` is one string, or no list of texts with one at least.
+          PeaError: `texts` is one string, or no list of texts with one at least, or one holds half of a surrogate pair.
         """
         self.to(device, torch.float32)  # also where it was taken to the dtype of a pipeline
         prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))

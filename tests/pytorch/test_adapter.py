@@ -137,6 +137,13 @@ def test_without_a_pipeline_a_list_is_needed(emoji, texts):
         emoji[1].embed(texts, torch.device("cpu"), torch.float32)
 
 
+@pytest.mark.parametrize("pair", [("кот \ud83c", None), ("кот", "\udf4e")])
+def test_half_of_a_surrogate_pair_is_refused(emoji, pipe, pair):
+    """JSON may hold it, and the tokenizers' Rust cannot."""
+    with pytest.raises(PeaError, match=r"^'.*\\ud.*': holds half of a surrogate pair, which is no letter; remove it"):
+        emoji[1].encode(pipe, *pair)
+
+
 def test_in_the_pipelines_dtype(emoji, pipe):
     half_unet = copy.deepcopy(pipe.unet).to(torch.bfloat16)
     half_pipe = types.SimpleNamespace(unet=half_unet, device=pipe.device, dtype=torch.float32)
