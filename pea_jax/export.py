@@ -55,6 +55,8 @@ def main() -> None:
         publishing.check_license(LICENSE.value)
     if PUSH.value is not None:
         publishing.check(PUSH.value, dry_run=DRY_RUN.value)
+    elif alone := [flag.name for flag in (SAMPLES, PRIVATE, DRY_RUN) if flag.value]:
+        raise PeaError(f"--{alone[0]}: is of what goes to the Hugging Face Hub; give --push_to_hub USER/NAME as well")
     samples = pathlib.Path(SAMPLES.value) if SAMPLES.value else None
     if FROM_TORCH.value:
         bring_in(pathlib.Path(FROM_TORCH.value), CONFIG.value, out)
