@@ -111,6 +111,18 @@ def test_what_is_of_the_hub_alone_is_refused_without_it(published: pathlib.Path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (dict(workdir="run", config="configs/ru.py:emoji"), "error: --config: is of --from_torch; a run in --workdir"),
+        (dict(from_torch="x.bin", step=7), "error: --step: is of --workdir; a published adapter has no checkpoints"),
+    ],
+)
+def test_what_is_of_the_other_source_is_refused(tmp_path: pathlib.Path, flags: dict[str, object], said: str):
+    result = commands.run_forked(commands.command("export", {}, out=tmp_path / "out", **flags))
+    assert result.returncode == 1 and result.stderr.splitlines()[-1].startswith(said), result.stderr
+
+
 def test_the_folder_that_one_stands_in_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     adapter = PEAdapter(AdapterDims(3, 4, None, 5), rngs=nnx.Rngs(0))
