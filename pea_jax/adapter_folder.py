@@ -38,7 +38,7 @@ In PyTorch, with any pipeline of `diffusers` for this base model and its relativ
 from diffusers import StableDiffusion{xl}Pipeline
 from pea_jax.pytorch import PEAdapter
 
-pipe = StableDiffusion{xl}Pipeline.from_pretrained("{base_model}")
+pipe = StableDiffusion{xl}Pipeline.{loading}
 adapter = PEAdapter.from_pretrained(".")
 pipe(**adapter.encode(pipe, "...")).images[0].save("picture.png")
 ```
@@ -166,6 +166,7 @@ def card(description: dict[str, Any], parameters: int) -> str:
         xl="" if description["dimensions"]["pooled_dim"] is None else "XL",
         data=", ".join(f"`{pathlib.Path(name).name}`" for name in training["data"]["train"].split()),
         base_model=description["base_model"],
+        loading=_loading(description["base_model"], training.get("base_model_config")),
         language=description["language"],
         languages=", ".join(_languages(description)),
         parameters=parameters,
@@ -178,6 +179,11 @@ def card(description: dict[str, Any], parameters: int) -> str:
         licence=description.get("license", "not stated"),
         installation=INSTALLATION,
     )
+
+
+def _loading(base_model: str, config: str | None) -> str:
+    """How diffusers is told to load it; one in a single file is what has its config elsewhere."""
+    return f'from_single_file("{base_model}", config="{config}")' if config else f'from_pretrained("{base_model}")'
 
 
 def front_matter(description: dict[str, Any]) -> str:

@@ -48,6 +48,10 @@ SAMPLES = flags.DEFINE_string("samples", None, "PNG file for the card; by defaul
 def main() -> None:
     if bool(WORKDIR.value) == bool(FROM_TORCH.value) or not OUT.value:
         raise PeaError("--out and one of --workdir and --from_torch are needed, e.g. --workdir runs/ru --out adapter")
+    if WORKDIR.value and CONFIG.value is not None:
+        raise PeaError("--config: is of --from_torch; a run in --workdir has its own, config.json")
+    if FROM_TORCH.value and STEP.value is not None:
+        raise PeaError("--step: is of --workdir; a published adapter has no checkpoints")
     out = pathlib.Path(OUT.value)
     check_replaceable(out)
     command.check_folder("--out", out)
@@ -55,6 +59,8 @@ def main() -> None:
         publishing.check_license(LICENSE.value)
     if PUSH.value is not None:
         publishing.check(PUSH.value, dry_run=DRY_RUN.value)
+    elif alone := [flag.name for flag in (SAMPLES, PRIVATE, DRY_RUN) if flag.value]:
+        raise PeaError(f"--{alone[0]}: is of what goes to the Hugging Face Hub; give --push_to_hub USER/NAME as well")
     samples = pathlib.Path(SAMPLES.value) if SAMPLES.value else None
     if FROM_TORCH.value:
         bring_in(pathlib.Path(FROM_TORCH.value), CONFIG.value, out)

@@ -103,6 +103,26 @@ def test_bad_input_is_one_line(tmp_path: pathlib.Path):
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.parametrize("flag", [dict(samples="a.png"), dict(private=True), dict(dry_run=True)])
+def test_what_is_of_the_hub_alone_is_refused_without_it(published: pathlib.Path, tmp_path: pathlib.Path, flag):
+    result = commands.run_forked(commands.command("export", {}, from_torch=published, out=tmp_path / "out", **flag))
+    said = f"error: --{next(iter(flag))}: is of what goes to the Hugging Face Hub; give --push_to_hub USER/NAME as well"
+    assert result.returncode == 1 and result.stderr.splitlines()[-1] == said, result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (dict(workdir="run", config="configs/ru.py:emoji"), "error: --config: is of --from_torch; a run in --workdir"),
+        (dict(from_torch="x.bin", step=7), "error: --step: is of --workdir; a published adapter has no checkpoints"),
+    ],
+)
+def test_what_is_of_the_other_source_is_refused(tmp_path: pathlib.Path, flags: dict[str, object], said: str):
+    result = commands.run_forked(commands.command("export", {}, out=tmp_path / "out", **flags))
+    assert result.returncode == 1 and result.stderr.splitlines()[-1].startswith(said), result.stderr
+
+
 def test_the_folder_that_one_stands_in_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     adapter = PEAdapter(AdapterDims(3, 4, None, 5), rngs=nnx.Rngs(0))

@@ -98,6 +98,15 @@ def test_the_card_says_what_it_is(folder: pathlib.Path):
     assert np.asarray(Image.open(folder / "samples.png")).max() == 9  # not the last one
 
 
+def test_a_base_model_in_one_file_is_loaded_as_one(folder: pathlib.Path):
+    description = json.loads((folder / "config.json").read_text())
+    description["base_model"] = "tuned.safetensors"
+    description["training"]["base_model_config"] = "stabilityai/stable-diffusion-xl-base-1.0"
+    loading = 'from_single_file("tuned.safetensors", config="stabilityai/stable-diffusion-xl-base-1.0")'
+    card = adapter_folder.card(description, 1)
+    assert f"pipe = StableDiffusionXLPipeline.{loading}\n" in card and "Pipeline.from_pretrained" not in card
+
+
 @pytest.mark.parametrize(("step", "expected"), [(0, "step_0"), (8, "step_0"), (9, "step_9"), (11, "step_10")])
 def test_the_samples_are_those_of_the_step_or_the_last_before(folder, step: int, expected: str):
     found = publishing.samples_at(folder.parent, step)

@@ -53,7 +53,7 @@ def read_translations(path: str | pathlib.Path, prompts: Sequence[Prompt]) -> li
     """
     path = _find(path)
     lines = prompt_files.lines_of(_text(path))
-    if path.suffix != ".jsonl":
+    if path.suffix.lower() != ".jsonl":
         if len(lines) != len(prompts):
             raise PeaError(f"{path}: {len(lines)} lines for {len(prompts)} prompts; each prompt needs its own line")
         return lines

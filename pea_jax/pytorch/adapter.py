@@ -109,8 +109,8 @@ class PEAdapter(nn.Module):
           `negative_` before, N being prompts times pictures of each.
 
         Raises:
-          PeaError: the pipeline is not made for such an adapter, there is no prompt, a prompt is no text, or there are
-            not as many negative prompts as prompts.
+          PeaError: the pipeline is not made for such an adapter, there is no prompt, a prompt is no text or holds half
+            of a surrogate pair, or there are not as many negative prompts as prompts.
         """
         self.check(pipe)
         prompts = _listed("prompt", prompt)
@@ -134,7 +134,7 @@ class PEAdapter(nn.Module):
           dtype: of the text encoder and of the result.
 
         Raises:
-          PeaError: `texts` is one string, or no list of texts with one at least.
+          PeaError: `texts` is one string, or no list of texts with one at least, or one holds half of a surrogate pair.
         """
         self.to(device, torch.float32)  # also where it was taken to the dtype of a pipeline
         prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))
@@ -150,7 +150,9 @@ class PEAdapter(nn.Module):
         if (unet := getattr(pipe, "unet", None)) is None:
             raise PeaError(f"{type(pipe).__name__}: has no UNet; this adapter goes with Stable Diffusion XL and 1.5")
         config = unet.config
-        takes = config.get("cross_attention_dim"), config.get("addition_embed_type") == "text_time"
+        # Of Kolors it is the width before the UNet's own projection of the states; of most others it is None.
+        width = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
+        takes = width, config.get("addition_embed_type") == "text_time"
         last = self.projector[-1] if self.fc is None else self.fc
         gives = last.out_features, self.fc is not None
         widths = takes[0] if isinstance(takes[0], list | tuple) else [takes[0]]

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from PIL.Image import Image
@@ -31,10 +31,13 @@ class Drawing:
     height: int
 
     def draw(
-        self, prompt: str, english: str, negative_prompt: str, steps: float, guidance_scale: float, seed: float
+        self, prompt: str, english: str, negative_prompt: str, steps: float, guidance_scale: float, seed: float | None
     ) -> tuple[Image | None, Image | None]:
-        """The picture of `prompt` through the adapter and that of `english` without; None where there is no prompt."""
-        settings = dict(num_inference_steps=int(steps), guidance_scale=guidance_scale, seed=int(seed))
+        """The picture of `prompt` through the adapter and that of `english` without; None where there is no prompt.
+
+        Without a seed, as where its field was cleared, it is 0.
+        """
+        settings = dict(num_inference_steps=int(steps), guidance_scale=guidance_scale, seed=int(seed or 0))
         native = plain = None
         if prompt.strip():
             guided = guidance_scale > 1
@@ -137,8 +140,14 @@ def main() -> None:
         page = build(drawing, config.get("language", "?"), config.get("training", {}).get("evaluation", {}))
         _launch(page, args.host, args.port)
     except PeaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end_with(str(error))
+    except PermissionError as error:
+        _end_with(f"{error.filename}: {error.strerror}; name another place")
+
+
+def _end_with(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _launch(page: Any, host: str, port: int) -> None:

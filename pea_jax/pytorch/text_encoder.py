@@ -12,7 +12,7 @@ from pea_jax.errors import PeaError
 from pea_jax.pytorch.networks import load_network
 from pea_jax.text.architectures import ARCHITECTURES, architecture_of
 from pea_jax.text.framed_tokenizer import FramedTokenizer
-from pea_jax.text.tokenizer import Tokenizer, check_padding, rules_of
+from pea_jax.text.tokenizer import Tokenizer, check_padding, is_unicode, rules_of
 from pea_jax.weights.locations import SEPARATOR, locate
 
 
@@ -97,10 +97,12 @@ class TextEncoder:
         """States `[B, L, D]`, padding included.
 
         Raises:
-          PeaError: `texts` is one string, or none, or something else is among them.
+          PeaError: `texts` is one string, or none, something else is among them, or one holds half of a surrogate pair.
         """
         if isinstance(texts, str) or not len(texts) or not all(isinstance(text, str) for text in texts):
             raise PeaError(f"texts={texts!r}: must be a list of texts with one at least")
+        if broken := [text for text in texts if not is_unicode(text)]:
+            raise PeaError(f"{ascii(broken[0])}: holds half of a surrogate pair, which is no letter; remove it")
         return torch.cat([part.encode(texts, self.context_length, device, dtype) for part in self.parts], dim=-1)
 
 

@@ -47,7 +47,7 @@ def read_prompts(path: str | pathlib.Path) -> list[Prompt]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise PeaError(f"{path}: cannot be read ({reason}); name a file of prompts") from error
-    read = _from_object if path.suffix == ".jsonl" else lambda line, where: Prompt(line)
+    read = _from_object if path.suffix.lower() == ".jsonl" else lambda line, where: Prompt(line)
     prompts = [read(line.strip(), f"{path}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
         raise PeaError(f"{path}: has no prompts; write one a line")

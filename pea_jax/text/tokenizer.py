@@ -185,7 +185,7 @@ def _is_sound(name: str, value: Any) -> bool:
     if name in SPECIAL_TOKENS:
         text = value.get("content") if isinstance(value, dict) else value
         flags = [value[flag] for flag in TOKEN_FLAGS if flag in value] if isinstance(value, dict) else []
-        return isinstance(text, str) and _is_unicode(text) and all(isinstance(flag, bool) for flag in flags)
+        return isinstance(text, str) and is_unicode(text) and all(isinstance(flag, bool) for flag in flags)
     if name in ("padding_side", "truncation_side"):
         return value in ("left", "right")
     if name in BERT_CLEANING:
@@ -193,7 +193,7 @@ def _is_sound(name: str, value: Any) -> bool:
     return name != "model_max_length" or (isinstance(value, int | float) and value > 0)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Whether Rust can have it: JSON may hold one half of a surrogate pair."""
     return text.encode("utf-8", "ignore").decode("utf-8") == text
 

@@ -36,6 +36,8 @@ def test_lines_and_json(tmp_path: pathlib.Path):
         '{"id": 2, "english": "house"}\n{"id": "cat", "english": "tomcat"}\n', "utf-8-sig"
     )
     assert read_translations(tmp_path / "t.jsonl", prompts) == ["tomcat", "house"]
+    (tmp_path / "T.JSONL").write_bytes((tmp_path / "t.jsonl").read_bytes())
+    assert read_translations(tmp_path / "T.JSONL", prompts) == ["tomcat", "house"]
     (tmp_path / "t.txt").write_text("tomcat\nhouse\n", "utf-8-sig")  # with a byte order mark
     assert read_translations(tmp_path / "t.txt", prompts) == ["tomcat", "house"]
 

@@ -137,6 +137,13 @@ def test_without_a_pipeline_a_list_is_needed(emoji, texts):
         emoji[1].embed(texts, torch.device("cpu"), torch.float32)
 
 
+@pytest.mark.parametrize("pair", [("кот \ud83c", None), ("кот", "\udf4e")])
+def test_half_of_a_surrogate_pair_is_refused(emoji, pipe, pair):
+    """JSON may hold it, and the tokenizers' Rust cannot."""
+    with pytest.raises(PeaError, match=r"^'.*\\ud.*': holds half of a surrogate pair, which is no letter; remove it"):
+        emoji[1].encode(pipe, *pair)
+
+
 def test_in_the_pipelines_dtype(emoji, pipe):
     half_unet = copy.deepcopy(pipe.unet).to(torch.bfloat16)
     half_pipe = types.SimpleNamespace(unet=half_unet, device=pipe.device, dtype=torch.float32)
@@ -218,6 +225,25 @@ def test_two_encoders_side_by_side_before_their_last_layer(tmp_path, pipe):
     ours = save(tmp_path / "adapter", names, WIDTHS, context_length=12, prefix="a ", hidden_state=-2)
     adapter = pytorch.PEAdapter.from_pretrained(tmp_path / "adapter")
     assert_close(ours.encode(PROMPTS).prompt_embeds, adapter.encode(pipe, PROMPTS)["prompt_embeds"])
+
+
+@pytest.mark.parametrize("image_prompts", [False, True])
+def test_a_unet_that_projects_its_text_states_first(emoji, sdxl, image_prompts):
+    """Kolors: its states are as wide as those of ChatGLM; an IP-Adapter takes the place of the projection's name."""
+    config = UNet2DConditionModel.load_config(sdxl / "unet")
+    unet = UNet2DConditionModel.from_config(config, encoder_hid_dim=96, encoder_hid_dim_type="text_proj")
+    if image_prompts:
+        unet.text_encoder_hid_proj, unet.config.encoder_hid_dim_type = unet.encoder_hid_proj, "ip_image_proj"
+    with pytest.raises(PeaError, match="takes embeddings 96 wide with a pooled one, this adapter gives 40 wide"):
+        emoji[1].check(types.SimpleNamespace(unet=unet))
+    unet = UNet2DConditionModel.from_config(config, encoder_hid_dim=40, encoder_hid_dim_type="text_proj")
+    emoji[1].check(types.SimpleNamespace(unet=unet))
+
+
+def test_a_unet_with_image_prompts(emoji, sdxl):
+    unet = UNet2DConditionModel.from_pretrained(sdxl / "unet")
+    unet.config.encoder_hid_dim_type = "ip_image_proj"  # as `load_ip_adapter` leaves it
+    emoji[1].check(types.SimpleNamespace(unet=unet))
 
 
 def test_what_is_wrong_is_said_in_one_line(tmp_path, emoji, pipe):

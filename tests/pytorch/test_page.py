@@ -1,6 +1,7 @@
 """The page, built offline from tiny models, draws what the pipeline draws."""
 
 import json
+import os
 import pathlib
 import socket
 import sys
@@ -66,6 +67,8 @@ def test_page(adapter: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     assert np.asarray(native).shape == (16, 24, 3) and np.any(np.asarray(native) != np.asarray(english))
     assert functions[0]("", "", "", 1, 1.0, 0) == (None, None)
+    cleared, first = (functions[0]("кот", "", "", 1, 1.0, seed)[0] for seed in (None, 0))
+    np.testing.assert_array_equal(np.asarray(cleared), np.asarray(first))
     assert len({function.concurrency_id for function in blocks.fns.values()}) == 1, "two could draw at once"
 
 
@@ -98,6 +101,21 @@ def test_what_is_missing_is_said(adapter: pathlib.Path, monkeypatch: pytest.Monk
     (adapter / "config.json").write_text(json.dumps(config))
     with pytest.raises(PeaError, match="names no base_model; give --base_model"):
         page.load(str(adapter), None)
+
+
+def test_a_folder_of_somebody_else_is_one_line(adapter: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["page", "--adapter", str(adapter)])
+    page._gradio()  # which looks into folders of its own
+    adapter.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # root may look everywhere
+    try:
+        with pytest.raises(SystemExit, match="1"):
+            page.main()
+    finally:
+        os.seteuid(user)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ") and said.endswith("/adapter.safetensors: Permission denied; name another place")
 
 
 def test_a_base_model_that_cannot_be_drawn_with_is_one_line(adapter: pathlib.Path, tmp_path: pathlib.Path):

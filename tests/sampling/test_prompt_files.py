@@ -23,8 +23,9 @@ def test_separators_within_a_text_end_no_line(tmp_path, separator):
     assert read_prompts(tmp_path / "a.jsonl") == read_prompts(tmp_path / "a.txt") == [Prompt(text)]
 
 
-def test_objects(tmp_path):
-    path = tmp_path / "prompts.jsonl"
+@pytest.mark.parametrize("name", ["prompts.jsonl", "PROMPTS.JSONL"])
+def test_objects(tmp_path, name):
+    path = tmp_path / name
     whole = dict(prompt="кот", negative_prompt="", seed=2**32 - 1, size=[64, 32], category="animals", id="a1")
     path.write_text("\n".join(map(json.dumps, [whole | dict(english="cat", source={"page": 3}), dict(prompt="пёс")])))
     first, second = read_prompts(path)
