@@ -9,6 +9,7 @@ with the same fields but for those that say where and how fast a run computes (`
 import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from pea_jax import adapter_folder, command, flops, partition, processes
+from pea_jax import adapter_folder, command, flops, locks, partition, processes
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter, check_replaceable, is_complete
 from pea_jax.checkpoint import Checkpoints, saved_steps
@@ -33,7 +34,7 @@ from pea_jax.distill.step import TrainState
 from pea_jax.distill.training_set import digest, training_set
 from pea_jax.errors import PeaError
 from pea_jax.preemption import Preemption
-from pea_jax.report import Report, console
+from pea_jax.report import Report, console, writing
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, e.g. configs/ru.py:emoji")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs, pictures and the adapter go")
@@ -44,6 +45,8 @@ CHANGEABLE = (
     "data.timeout", "data.max_bad_rate", "data.cache_dir",
 )  # fmt: skip
 
+LOCK = ".lock"  # held by the run that writes to a work directory
+
 
 def main() -> None:
     if CONFIG.value is None or not WORKDIR.value:
@@ -51,7 +54,7 @@ def main() -> None:
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
     command.check_folder("--workdir", workdir)
     _check_resumable(config, workdir)
-    with Preemption(str(workdir)) as preemption:
+    with Preemption(str(workdir)) as preemption, _alone(workdir):
         train(config, workdir, preemption)
 
 
@@ -112,6 +115,31 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
         adapter_folder.save(folder, config, adapter, frozen_models.student, config.num_steps)
     skipped = f"; {iterator.skipped} times a bad sample was skipped" if iterator.skipped else ""
     console.print(f"adapter: {folder}{skipped}")
+
+
+@contextlib.contextmanager
+def _alone(workdir: pathlib.Path) -> Iterator[None]:
+    """Refuse a work directory that another run writes to: each would drop what the other has logged and half saved."""
+    if not processes.is_first():
+        yield
+        return
+    lock = workdir / LOCK
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    with writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with writing(lock):
+            free = held.enter_context(locks.held(lock))
+        if not free:
+            advice = f"wait for its end, or use a new --workdir; if there is none, remove {lock}"
+            raise PeaError(f"{workdir}: another run is training there; {advice}")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
+                for path in made:  # a run that could not start leaves no trace
+                    path.rmdir()
 
 
 def _check_resumable(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from pea_jax import locks
 from tests import commands
 from tests.commands import CONFIG
 
@@ -51,6 +52,15 @@ def test_running_again_says_that_it_is_done(world, finished):
     result = commands.run_forked(commands.command("train", fields, config=CONFIG, workdir=finished))
     assert result.returncode == 0 and "all 12 steps are done" in result.stdout
     assert (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_work_directory_of_another_run_is_refused(world, tmp_path):
+    """Each would drop what the other logs after its own first step, and remove what it is saving."""
+    _, fields = world
+    with locks.held(tmp_path / ".lock"):
+        result = commands.run_forked(commands.command("train", fields, config=CONFIG, workdir=tmp_path))
+    assert result.returncode == 1 and f"error: {tmp_path}: another run is training there" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_work_directory_may_be_a_string(finished):

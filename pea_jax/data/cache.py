@@ -19,6 +19,7 @@ import safetensors
 import safetensors.numpy
 from array_record.python.array_record_module import ArrayRecordReader
 
+from pea_jax import locks
 from pea_jax.data import array_records, open_files
 from pea_jax.data.buckets import Size
 from pea_jax.errors import BadSample, PeaError
@@ -85,7 +86,9 @@ class CacheWriter:
         with _new_folder(self._folder):
             path = self._path(part)
             for torn in self._folder.glob(f"{path.name}.*"):
-                torn.unlink()
+                with locks.held(torn) as free:
+                    if free:  # else another run is writing the same part
+                        torn.unlink(missing_ok=True)
             with _whole(path) as partial:
                 array_records.write(partial, map(_serialize, records))
             if not (self._folder / _MANIFEST).exists():
@@ -181,8 +184,9 @@ def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives another path to write to, which becomes `path` at the end; after an error nothing is left of it."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        yield partial
-        os.replace(partial, path)
+        with locks.held(partial):
+            yield partial
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

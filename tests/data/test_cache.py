@@ -105,6 +105,21 @@ def test_what_was_killed_inside_a_part_leaves_nothing_for_good(folder):
     assert sorted(os.listdir(folder)) == ["manifest.json", *(f"part-0000{n}.array_record" for n in range(3))]
 
 
+def test_two_runs_may_make_the_same_part_at_once(folder):
+    first, second = writer(folder), writer(folder)
+    part = first.missing()[1]
+
+    def records():
+        yield record(part.rows[0])
+        second.write(part, map(record, part.rows))  # by a run that was started meanwhile
+        yield from map(record, part.rows[1:])
+
+    first.write(part, records())
+    write_all(writer(folder))
+    assert len(CachedSource(folder, MANIFEST)) == 7
+    assert sorted(os.listdir(folder)) == ["manifest.json", *(f"part-0000{n}.array_record" for n in range(3))]
+
+
 def test_arrays_may_lie_in_any_order(folder):
     """safetensors alone writes these four wrongly, without a word."""
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
