@@ -46,6 +46,7 @@ CHANGEABLE = (
 )  # fmt: skip
 
 LOCK = ".lock"  # held by the run that writes to a work directory
+WAIT = 120  # seconds for its end: a network file system may hold it so long for a machine that died
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
     command.check_folder("--workdir", workdir)
     _check_resumable(config, workdir)
-    with Preemption(str(workdir)) as preemption, _alone(workdir):
+    with Preemption(str(workdir)) as preemption, alone(workdir):
         train(config, workdir, preemption)
 
 
@@ -118,8 +119,12 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
 
 
 @contextlib.contextmanager
-def _alone(workdir: pathlib.Path) -> Iterator[None]:
-    """Refuse a work directory that another run writes to: each would drop what the other has logged and half saved."""
+def alone(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a work directory: of two runs in one, each would drop what the other has logged and half saved.
+
+    Raises:
+      PeaError: another run holds it, for `WAIT` seconds more; or it cannot be written.
+    """
     if not processes.is_first():
         yield
         return
@@ -130,6 +135,9 @@ def _alone(workdir: pathlib.Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with writing(lock):
             free = held.enter_context(locks.held(lock))
+            if not free:
+                console.print(f"{workdir}: another run is training there; waiting {WAIT} s for its end")
+                free = held.enter_context(locks.held(lock, WAIT))
         if not free:
             advice = f"wait for its end, or use a new --workdir; if there is none, remove {lock}"
             raise PeaError(f"{workdir}: another run is training there; {advice}")

@@ -1,8 +1,10 @@
 """Files that one process at a time may hold."""
 
+import contextlib
 import fcntl
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -21,6 +23,17 @@ def test_a_file_is_held_until_its_process_is_killed(tmp_path):
         process.kill()
     with locks.held(path) as free:
         assert free
+
+
+def test_it_is_waited_for_and_may_be_removed_meanwhile(tmp_path):
+    path, first = tmp_path / "file", contextlib.ExitStack()
+    first.enter_context(locks.held(path))
+    first.callback(path.unlink)
+    threading.Timer(0.5, first.close).start()
+    with locks.held(path) as free:
+        assert not free
+    with locks.held(path, wait=60) as free, locks.held(path) as again:
+        assert free and not again and path.exists()
 
 
 def test_where_the_file_system_has_no_locks_all_is_free(tmp_path, monkeypatch: pytest.MonkeyPatch):

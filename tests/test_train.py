@@ -1,5 +1,6 @@
 """Training, export, generation and evaluation as a user runs them; a run killed at any moment loses nothing."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pea_jax import locks
+from pea_jax import locks, train
+from pea_jax.errors import PeaError
 from tests import commands
 from tests.commands import CONFIG
 
@@ -54,13 +57,40 @@ def test_running_again_says_that_it_is_done(world, finished):
     assert (finished / "adapter" / "adapter.safetensors").stat().st_mtime_ns == before
 
 
-def test_the_work_directory_of_another_run_is_refused(world, tmp_path):
+def test_the_work_directory_of_another_run_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch):
     """Each would drop what the other logs after its own first step, and remove what it is saving."""
-    _, fields = world
-    with locks.held(tmp_path / ".lock"):
-        result = commands.run_forked(commands.command("train", fields, config=CONFIG, workdir=tmp_path))
-    assert result.returncode == 1 and f"error: {tmp_path}: another run is training there" in result.stderr
+    monkeypatch.setattr(train, "WAIT", 0.5)
+    refused = pytest.raises(PeaError, match=f"{tmp_path}: another run is training there")
+    with locks.held(tmp_path / ".lock"), refused, train.alone(tmp_path):
+        pytest.fail("two runs at once")
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_or_waited_for(tmp_path):
+    other = contextlib.ExitStack()
+    other.enter_context(train.alone(tmp_path))
+    threading.Timer(0.5, other.close).start()
+    with train.alone(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_does_not_start_leaves_no_work_directory(tmp_path):
+    with train.alone(tmp_path / "runs" / "ru"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_holds_its_work_directory(world, tmp_path):
+    """`config.json` is written where it begins."""
+    _, fields = world
+    arguments = commands.command("train", fields, config=CONFIG, workdir=tmp_path)
+    with subprocess.Popen(arguments, cwd=commands.ROOT, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (tmp_path / "config.json").exists():
+            time.sleep(0.1)
+        with locks.held(tmp_path / ".lock") as free:
+            assert not free
+        process.kill()
 
 
 def test_a_work_directory_may_be_a_string(finished):
