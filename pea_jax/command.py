@@ -143,7 +143,7 @@ def _try_to_write(flag: str, path: pathlib.Path, folder: pathlib.Path) -> None:
         with tempfile.TemporaryFile(dir=nearest), contextlib.suppress(FileNotFoundError):
             os.lstat(path.with_name(path.name + PARTIAL) if path.name else path)  # its name may be too long
     except OSError as error:
-        raise PeaError(f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); name another place") from error
+        raise PeaError(f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); {_advice(error)}") from error
 
 
 def whole_numbers(flag: str, given: Sequence[str], most: int) -> list[int]:
@@ -155,6 +155,10 @@ def whole_numbers(flag: str, given: Sequence[str], most: int) -> list[int]:
     if not given or not all(text.strip().isdecimal() and int(text) <= most for text in given):
         raise PeaError(f"{flag} {','.join(given)}: must be whole numbers from 0 to {most}, with commas between")
     return list(dict.fromkeys(map(int, given)))
+
+
+def _advice(error: OSError) -> str:
+    return "make room there, or name another place" if error.errno in _FULL else "name another place"
 
 
 @contextlib.contextmanager
@@ -170,7 +174,7 @@ def whole_file(flag: str, path: pathlib.Path) -> Iterator[pathlib.Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        raise PeaError(f"{flag} {path}: cannot be written ({error.strerror}); name another place") from error
+        raise PeaError(f"{flag} {path}: cannot be written ({error.strerror}); {_advice(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pea_jax import report
+from pea_jax import command, report
 from pea_jax.checkpoint import Checkpoints, saved_steps
 from pea_jax.data import CacheWriter, divide
 from pea_jax.data.to_tfds import convert
@@ -54,6 +54,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, fil
         restored = checkpoints.restore({"w": jnp.zeros(200_000)}, place())
     np.testing.assert_array_equal(restored["w"], state["w"])
     assert [path.name for path in folder.iterdir()] == ["1"]  # the torn one is gone
+
+
+def test_a_file_for_which_there_is_no_room(tmp_path, fill_disk):
+    path = tmp_path / "picture.png"
+    fill_disk(10)
+    with (
+        pytest.raises(PeaError, match="picture.png: cannot be written .File too large.; make room there, or name"),
+        command.whole_file("--out", path) as partial,
+    ):
+        partial.write_bytes(bytes(100))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cache_goes_on_where_the_disk_was_full(tmp_path, fill_disk):
