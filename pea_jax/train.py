@@ -54,8 +54,9 @@ def main() -> None:
         raise PeaError("--config and --workdir are both needed, e.g. --config configs/ru.py:emoji --workdir runs/ru")
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
     command.check_folder("--workdir", workdir)
-    _check_resumable(config, workdir)
-    with Preemption(str(workdir)) as preemption, alone(workdir):
+    with Preemption(str(workdir)) as preemption:
+        wait_for_another(workdir)
+        _check_resumable(config, workdir)
         train(config, workdir, preemption)
 
 
@@ -95,27 +96,46 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
     run = Run(config, frozen_models, adapter, mesh, state, buckets)
     if config.data.cached:
         models.delete_text_encoders(frozen_models)  # the pictures' prompts are encoded, all others lie in the cache
-    if processes.is_first():
-        _write_config(workdir, config)
-    preemption.defer()
-    with (
-        contextlib.closing(iterator),
-        Checkpoints(**saving, cleanup=True) as checkpoints,
-        Report(
-            workdir,
-            first_step=latest,
-            num_steps=config.num_steps,
-            batch_size=config.batch_size,
-            peak_flops=run.peak_flops,
-            writes=processes.is_first(),
-        ) as report,
-    ):
-        state = run.to_the_end(latest, state, iterator, checkpoints, report, pictures, preemption)
-    nnx.update(adapter, jax.tree.map(np.asarray, state.exported))
-    if processes.is_first():
-        adapter_folder.save(folder, config, adapter, frozen_models.student, config.num_steps)
+    with alone(workdir):
+        if processes.is_first():
+            _write_config(workdir, config)
+        preemption.defer()
+        with (
+            contextlib.closing(iterator),
+            Checkpoints(**saving, cleanup=True) as checkpoints,
+            Report(
+                workdir,
+                first_step=latest,
+                num_steps=config.num_steps,
+                batch_size=config.batch_size,
+                peak_flops=run.peak_flops,
+                writes=processes.is_first(),
+            ) as report,
+        ):
+            state = run.to_the_end(latest, state, iterator, checkpoints, report, pictures, preemption)
+        nnx.update(adapter, jax.tree.map(np.asarray, state.exported))
+        if processes.is_first():
+            adapter_folder.save(folder, config, adapter, frozen_models.student, config.num_steps)
     skipped = f"; {iterator.skipped} times a bad sample was skipped" if iterator.skipped else ""
     console.print(f"adapter: {folder}{skipped}")
+
+
+def wait_for_another(workdir: pathlib.Path) -> None:
+    """Until the run that writes to a work directory ends, if there is one.
+
+    Raises:
+      PeaError: it goes on for `WAIT` seconds more.
+    """
+    lock = workdir / LOCK
+    if not processes.is_first() or not lock.exists():
+        return
+    with locks.held(lock) as free:
+        if free:
+            return
+    console.print(f"{workdir}: another run is training there; waiting {WAIT} s for its end")
+    with locks.held(lock, WAIT) as free:
+        if not free:
+            raise _occupied(workdir)
 
 
 @contextlib.contextmanager
@@ -123,31 +143,28 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
     """Holds a work directory: of two runs in one, each would drop what the other has logged and half saved.
 
     Raises:
-      PeaError: another run holds it, for `WAIT` seconds more; or it cannot be written.
+      PeaError: another run holds it, or it cannot be written.
     """
-    if not processes.is_first():
-        yield
-        return
-    lock = workdir / LOCK
-    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
-    with writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
-        with writing(lock):
-            free = held.enter_context(locks.held(lock))
+        if processes.is_first():
+            with writing(workdir):
+                workdir.mkdir(parents=True, exist_ok=True)
+                free = held.enter_context(locks.held(workdir / LOCK))
             if not free:
-                console.print(f"{workdir}: another run is training there; waiting {WAIT} s for its end")
-                free = held.enter_context(locks.held(lock, WAIT))
-        if not free:
-            advice = f"wait for its end, or use a new --workdir; if there is none, remove {lock}"
-            raise PeaError(f"{workdir}: another run is training there; {advice}")
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                lock.unlink()
-                for path in made:  # a run that could not start leaves no trace
-                    path.rmdir()
+                raise _occupied(workdir)
+            held.callback(_remove, workdir / LOCK)
+        processes.wait_for_all("the work directory")
+        yield
+
+
+def _remove(lock: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        lock.unlink()
+
+
+def _occupied(workdir: pathlib.Path) -> PeaError:
+    advice = f"wait for its end, or use a new --workdir; if there is none, remove {workdir / LOCK}"
+    return PeaError(f"{workdir}: another run is training there; {advice}")
 
 
 def _check_resumable(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -60,24 +60,27 @@ def test_running_again_says_that_it_is_done(world, finished):
 def test_the_work_directory_of_another_run_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch):
     """Each would drop what the other logs after its own first step, and remove what it is saving."""
     monkeypatch.setattr(train, "WAIT", 0.5)
-    refused = pytest.raises(PeaError, match=f"{tmp_path}: another run is training there")
-    with locks.held(tmp_path / ".lock"), refused, train.alone(tmp_path):
-        pytest.fail("two runs at once")
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    message = f"{tmp_path}: another run is training there; wait for its end"
+    with train.alone(tmp_path):
+        with pytest.raises(PeaError, match=message):
+            train.wait_for_another(tmp_path)
+        with pytest.raises(PeaError, match=message), train.alone(tmp_path):
+            pytest.fail("two runs at once")
+        assert (tmp_path / ".lock").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_or_waited_for(tmp_path):
     other = contextlib.ExitStack()
     other.enter_context(train.alone(tmp_path))
     threading.Timer(0.5, other.close).start()
+    train.wait_for_another(tmp_path)
     with train.alone(tmp_path):
         assert (tmp_path / ".lock").exists()
-    assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_does_not_start_leaves_no_work_directory(tmp_path):
-    with train.alone(tmp_path / "runs" / "ru"):
-        pass
+def test_nothing_is_left_where_there_was_nothing_to_wait_for(tmp_path):
+    train.wait_for_another(tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
