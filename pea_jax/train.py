@@ -81,8 +81,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
     check_replaceable(folder)
     mesh = meshes.make_mesh_for(config.batch_size, **config.mesh, microbatches=config.num_microbatches)
     with processes.first_goes_ahead("survey"):  # which it leaves on disk for the others
-        prompts = sample_prompts(config)
         training = training_set(config)
+        prompts = sample_prompts(config, training)
     processes.check_same("training set", lambda: f"{digest(training.source)} {fingerprint(training.survey.rows)}")
     frozen_models = models.load_models(config, mesh)
     adapter = models.new_adapter(config, frozen_models, data.initial_states(config, frozen_models))

@@ -11,8 +11,7 @@ import pytest
 
 from pea_jax import config
 from pea_jax.distill.judging import read_concepts
-from pea_jax.distill.pictures import sample_prompts
-from pea_jax.distill.training_set import look_at
+from pea_jax.distill.training_set import look_at, training_set
 from pea_jax.errors import PeaError
 from pea_jax.weights.locations import SEPARATOR
 from tests import commands
@@ -159,9 +158,7 @@ def test_values_that_no_run_can_have(field: str, value: object, message: str):
         config.check(chosen)
 
 
-@pytest.mark.parametrize(
-    ("name", "read"), [("train", sample_prompts), ("train", look_at), ("validation", read_concepts)]
-)
+@pytest.mark.parametrize(("name", "read"), [("train", training_set), ("train", look_at), ("validation", read_concepts)])
 def test_data_that_is_not_given(name: str, read):
     chosen = config.emoji("ru")
     chosen.data[name] = ""

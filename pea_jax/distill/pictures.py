@@ -13,7 +13,7 @@ from pea_jax.adapter import PEAdapter
 from pea_jax.data import Captions, open_source
 from pea_jax.data.skipping import first_good
 from pea_jax.distill.models import FrozenModels
-from pea_jax.distill.training_set import caption_rules, training_set
+from pea_jax.distill.training_set import TrainingSet, caption_rules
 from pea_jax.grids import save_grid
 from pea_jax.report import Report, writing
 from pea_jax.sampling.pipeline import Sampling, TextToImage
@@ -70,18 +70,17 @@ class Pictures:
         return self._pipeline.generate(prompts, negative, self._sampling, height=height, width=width)
 
 
-def sample_prompts(config: ConfigDict) -> list[tuple[str, str]]:
+def sample_prompts(config: ConfigDict, training: TrainingSet) -> list[tuple[str, str]]:
     """The captions that are drawn, each in the language and in English: of samples that are trained on, and held out.
 
     Raises:
-      PeaError: as `training_set`; or a held-out shard is missing or damaged, or most of the captions are absent.
+      PeaError: a held-out shard is missing or damaged, or most of the captions are absent.
     """
     rules = dataclasses.replace(caption_rules(config), variants=1, more_languages=())
     held_out: list[Captions] = []
     if config.data.validation:
         source = open_source(config.data.validation, config.data.cache_dir or None)
         held_out = first_good(source, rules, config.sample.count // 2)
-    chosen = training_set(config)
-    used = chosen.first(len(chosen.kept))
-    captions = first_good(chosen.source, rules, config.sample.count - len(held_out), used) + held_out
+    used = training.first(len(training.kept))
+    captions = first_good(training.source, rules, config.sample.count - len(held_out), used) + held_out
     return [(each.student[0], each.teacher[0]) for each in captions]

@@ -32,7 +32,11 @@ def config(tmp_path):
     return config
 
 
-@pytest.mark.parametrize("read", [look_at, sample_prompts, read_concepts])
+def read_prompts(config):
+    return sample_prompts(config, training_set(config))
+
+
+@pytest.mark.parametrize("read", [look_at, read_prompts, read_concepts])
 def test_what_is_kept_of_remote_shards_lies_where_the_config_says(config, write_shard, tmp_path, monkeypatch, read):  # noqa: F811
     """Made once for all that a command reads, and nothing of it in the user's home."""
     shard = pathlib.Path(write_shard("a.tar", {name: members() for name in "abcd"}))
@@ -272,4 +276,4 @@ def test_the_captions_that_are_drawn_are_of_samples_that_are_trained_on(config, 
     left_out = {f"a{number:02}": members(caption_en=None, caption_ru=f"щи {number}") for number in range(40)}
     write_shard("a.tar", {**left_out, **{name: members(caption_en=f"soup {name}") for name in "bcd"}})
     config.data.validation, config.sample.count = "", 2
-    assert sample_prompts(config) == [("щи", "soup b"), ("щи", "soup c")]
+    assert read_prompts(config) == [("щи", "soup b"), ("щи", "soup c")]
