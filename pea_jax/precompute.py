@@ -16,6 +16,7 @@ from ml_collections import config_flags
 from pea_jax import command
 from pea_jax import mesh as meshes
 from pea_jax.config import check
+from pea_jax.distill.data import common_training_set
 from pea_jax.distill.models import load_encoders
 from pea_jax.distill.precomputed import precompute
 from pea_jax.errors import PeaError
@@ -31,8 +32,9 @@ def main() -> None:
     config, folder = CONFIG.value, pathlib.Path(OUT.value)
     check(config)
     command.check_folder("--out", folder)
+    training = common_training_set(config)
     mesh = meshes.make_mesh(devices=jax.local_devices())
-    written = precompute(config, load_encoders(config, mesh), folder, mesh)
+    written = precompute(config, load_encoders(config, mesh), training, folder, mesh)
     console.print(f"{folder}: {f'{written} parts written' if written else 'all parts are there'}")
 
 

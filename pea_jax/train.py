@@ -27,11 +27,9 @@ from pea_jax.config import check, differences, of_run
 from pea_jax.data.batches import Batches
 from pea_jax.data.buckets import Size
 from pea_jax.distill import abstract, data, models
-from pea_jax.distill.cache import fingerprint
 from pea_jax.distill.compiled import CompiledStep
 from pea_jax.distill.pictures import Pictures, sample_prompts
 from pea_jax.distill.step import TrainState
-from pea_jax.distill.training_set import digest, training_set
 from pea_jax.errors import PeaError
 from pea_jax.preemption import Preemption
 from pea_jax.report import Report, console, writing
@@ -80,14 +78,12 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
         return
     check_replaceable(folder)
     mesh = meshes.make_mesh_for(config.batch_size, **config.mesh, microbatches=config.num_microbatches)
-    with processes.first_goes_ahead("survey"):  # which it leaves on disk for the others
-        training = training_set(config)
-        prompts = sample_prompts(config, training)
-    processes.check_same("training set", lambda: f"{digest(training.source)} {fingerprint(training.survey.rows)}")
+    training = data.common_training_set(config)
+    prompts = sample_prompts(config, training)
     frozen_models = models.load_models(config, mesh)
-    adapter = models.new_adapter(config, frozen_models, data.initial_states(config, frozen_models))
+    adapter = models.new_adapter(config, frozen_models, data.initial_states(config, frozen_models, training))
     state = models.new_state(config, adapter, mesh)
-    iterator, buckets = data.training_iterator(config, frozen_models, workdir)
+    iterator, buckets = data.training_iterator(config, frozen_models, training, workdir)
     if latest:
         with Checkpoints(**saving) as checkpoints:
             state = checkpoints.restore(state, iterator, latest)

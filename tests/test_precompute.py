@@ -12,6 +12,7 @@ from pea_jax import config as configs
 from pea_jax.data import CachedSource
 from pea_jax.distill import precomputed
 from pea_jax.distill.models import load_encoders
+from pea_jax.distill.training_set import caption_rules, training_set
 from pea_jax.mesh import make_mesh
 from pea_jax.text.encoders import TextEncoder
 from tests import commands
@@ -85,8 +86,9 @@ def test_the_numbers_are_those_of_the_step(world, tmp_path, dtype):
     config.dtype, config.data.buckets = dtype, ((64, 64), (32, 64))
     mesh = make_mesh(devices=jax.devices()[:1])
     models = load_encoders(config, mesh)
-    precomputed.precompute(config, models, tmp_path / "cache", mesh)
-    source, captions = precomputed.training_set(config).source, precomputed.caption_rules(config)
+    training = training_set(config)
+    precomputed.precompute(config, models, training, tmp_path / "cache", mesh)
+    source, captions = training.source, caption_rules(config)
     cached = CachedSource(tmp_path / "cache", precomputed.made_with(config, models, source))
     records = [cached[number] for number in range(len(cached))]
     texts = [captions(source[number]) for number in range(len(source))]
@@ -111,7 +113,7 @@ def test_a_run_on_some_of_the_cores_makes_its_cache_there(world, tmp_path):
 import pathlib, sys
 import jax
 from pea_jax import config as configs, mesh, partition
-from pea_jax.distill import models, precomputed
+from pea_jax.distill import models, precomputed, training_set
 jax.config.update("jax_num_cpu_devices", 3)
 partition.SMALLEST_SHARDED = 2**8
 fields = configs.emoji("ru")
@@ -119,7 +121,8 @@ fields.batch_size, fields.base_model, fields.data.train, folder = 4, *sys.argv[1
 fields.text_encoder.context_length, fields.data.english = 16, ""
 some = mesh.make_mesh_for(fields.batch_size, data=1, fsdp=-1)
 assert some.size == 2
-found = precomputed.cached_source(fields, models.load_encoders(fields, some), pathlib.Path(folder))
+training = training_set.training_set(fields)
+found = precomputed.cached_source(fields, models.load_encoders(fields, some), training, pathlib.Path(folder))
 assert len(found) == 12
 """
     paths = [str(world[1][name]) for name in ("base_model", "data.train")]

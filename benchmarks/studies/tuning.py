@@ -27,6 +27,7 @@ from pea_jax.distill.latents import NoisySample
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.step import TrainState, make_train_step
 from pea_jax.distill.task import Batch, DistillationTask
+from pea_jax.distill.training_set import training_set
 from pea_jax.errors import PeaError
 from pea_jax.preemption import Preemption
 from pea_jax.report import counting
@@ -87,11 +88,12 @@ def tune(
       Interrupted: the run was asked to end; the step that it was in is saved.
     """
     part, kind = parts.PARTS[trains], StyleTask if trains == "style" else TuningTask
-    join = models.new_adapter(config, frozen, data.initial_states(config, frozen))
+    training = training_set(config)
+    join = models.new_adapter(config, frozen, data.initial_states(config, frozen, training))
     task = kind(**vars(models.make_task(config, frozen, join, mesh)), part=part)
     optimizer, schedule = _optimizer(config, part)
     state = _first_state(config, part, join, frozen, optimizer, mesh)
-    batches, buckets = data.training_iterator(config, frozen, workdir)
+    batches, buckets = data.training_iterator(config, frozen, training, workdir)
     shapes = abstract.batches(config, frozen, mesh, buckets).values()
     trees = models.frozen_trees(frozen, cached=config.data.cached)
     step = CompiledStep(make_train_step(task, optimizer, schedule, config.ema_decay), state, trees, list(shapes), mesh)

@@ -79,7 +79,8 @@ def sample_prompts(config: ConfigDict, training: TrainingSet) -> list[tuple[str,
     rules = dataclasses.replace(caption_rules(config), variants=1, more_languages=())
     held_out: list[Captions] = []
     if config.data.validation:
-        source = open_source(config.data.validation, config.data.cache_dir or None)
+        with processes.first_goes_ahead("index"):
+            source = open_source(config.data.validation, config.data.cache_dir or None)
         held_out = first_good(source, rules, config.sample.count // 2)
     used = training.first(len(training.kept))
     captions = first_good(training.source, rules, config.sample.count - len(held_out), used) + held_out

@@ -19,7 +19,7 @@ from pea_jax.data.skipping import BadSamples
 from pea_jax.data.survey import Source
 from pea_jax.distill.cache import Encoder, fingerprint
 from pea_jax.distill.models import Encoders, load_encoders
-from pea_jax.distill.training_set import TrainingSet, buckets_of, caption_rules, digest, training_set
+from pea_jax.distill.training_set import TrainingSet, buckets_of, caption_rules, digest
 from pea_jax.errors import BadSample
 from pea_jax.mesh import make_mesh
 from pea_jax.report import console, counting
@@ -28,8 +28,8 @@ from pea_jax.threads import in_order
 Read = tuple[Sample, np.ndarray, np.ndarray]  # pixels uint8 [H, W, 3], time_ids [6]
 
 
-def cached_source(config: ConfigDict, models: Encoders, folder: pathlib.Path) -> CachedSource:
-    """The cache of a config's training set, after what is missing of it is made.
+def cached_source(config: ConfigDict, models: Encoders, training: TrainingSet, folder: pathlib.Path) -> CachedSource:
+    """The cache of a config's `training` set, after what is missing of it is made.
 
     Several processes share the work; each then loads the encoders once more, for its own devices. They must see the
     same `folder`.
@@ -38,7 +38,6 @@ def cached_source(config: ConfigDict, models: Encoders, folder: pathlib.Path) ->
       PeaError: the cache in `folder` was made with other models, data or settings, or cannot be made; or a bucket has
         fewer samples than a batch, before anything is made for it.
     """
-    training = training_set(config)
     check_buckets(training.rows_by_bucket, config.batch_size)
     mesh, encoders = models.student.mesh, models
     if mesh is None or processes.several():
@@ -50,19 +49,19 @@ def cached_source(config: ConfigDict, models: Encoders, folder: pathlib.Path) ->
     return CachedSource(folder, manifest)
 
 
-def precompute(config: ConfigDict, models: Encoders, folder: pathlib.Path, mesh: Mesh) -> int:
+def precompute(config: ConfigDict, models: Encoders, training: TrainingSet, folder: pathlib.Path, mesh: Mesh) -> int:
     """Write this process's share of the parts that are missing in `folder`, and return how many they were.
 
     Args:
-      config: names the data and the rules.
+      config: names the rules.
       models: on `mesh`.
+      training: the set of `config`.
       folder: where to.
       mesh: of this process's devices.
 
     Raises:
       PeaError: as `cached_source`, or too many samples cannot be used, or the folder cannot be written.
     """
-    training = training_set(config)
     manifest = made_with(config, models, training.source)
     return _write_missing(config, models, folder, mesh, training, manifest)
 

@@ -7,6 +7,7 @@ import pytest
 
 from pea_jax import config as configs
 from pea_jax.distill.precomputed import cached_source
+from pea_jax.distill.training_set import training_set
 from pea_jax.errors import PeaError
 from tests.data.conftest import png, write_shard  # noqa: F401 (a fixture)
 
@@ -24,5 +25,5 @@ def test_buckets_that_cannot_fill_a_batch_are_refused_before_anything_is_made(tm
     config.data.buckets, config.data.bucket_weights = ((64, 64), (96, 64)), weights
     config.batch_size = 2
     with pytest.raises(PeaError, match=rf"bucket \(96, 64\): {len(wide)} samples are less than one batch of 2"):
-        cached_source(config, NO_MODELS, tmp_path / "cache")
+        cached_source(config, NO_MODELS, training_set(config), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
