@@ -69,11 +69,15 @@ class CaptionRules:
     seed: int = 0
 
     def choose(self, sample: Sample) -> Chosen:
-        """The sample's own caption; of kind NONE, with no text, if the record has none of the fields."""
+        """The sample's own caption; of kind NONE, with no text, if the record has none of the fields.
+
+        Raises:
+          BadSample: a field that was looked at holds no text but a list or an object; so in all that follow.
+        """
         for language in self.languages():
             for kind, fields in ((Kind.NATIVE, self.native), (Kind.TRANSLATED, self.translated)):
                 for name in self._names(fields, language):
-                    if text := _text(sample.record.get(name), self._cleaning_of(language)):
+                    if text := self._text(sample, name, language):
                         native = flag(sample.record.get("native"), kind is Kind.NATIVE)
                         return Chosen(kind, language, name, text, native)
         if text := self.english_text(sample):
@@ -86,7 +90,7 @@ class CaptionRules:
 
     def text_in(self, sample: Sample, language: str) -> str:
         """The caption in one of the languages, "" if there is none."""
-        found = (_text(sample.record.get(name), self._cleaning_of(language)) for name in self.names_in(language))
+        found = (self._text(sample, name, language) for name in self.names_in(language))
         return next(filter(None, found), "")
 
     def text(self, sample: Sample, language: str) -> str:
@@ -103,7 +107,7 @@ class CaptionRules:
         """The field of keywords in that language, a list of texts; data without keywords has none."""
         found = sample.record.get(self.keywords_in(language))
         rule = self._cleaning_of(language)
-        return [text for word in found if (text := _text(word, rule))] if isinstance(found, list) else []
+        return [text for word in found if (text := _cleaned(word, rule))] if isinstance(found, list) else []
 
     def __call__(self, sample: Sample) -> Captions:
         """What the student and the teacher are asked: `variants` in the language, then those of `more_languages`.
@@ -157,6 +161,20 @@ class CaptionRules:
         every = language == self.language
         return [field.replace(PLACE, language) for field in fields if every or PLACE in field]
 
+    def _text(self, sample: Sample, field: str, language: str) -> str:
+        """What a field says, "" where it says nothing.
+
+        Raises:
+          BadSample: it holds several texts, as COCO has them; to learn from none of them would go unnoticed.
+        """
+        found = sample.record.get(field)
+        if found and isinstance(found, list | dict):
+            kind = "a list" if isinstance(found, list) else "an object"
+            raise BadSample(
+                f"{sample.shard}: sample {sample.key}: field {field} holds {kind}, not a text; keep one text in it"
+            )
+        return _cleaned(found, self._cleaning_of(language))
+
     def _cleaning_of(self, language: str) -> str:
         return self.cleaning if language == self.language or self.cleaning == "none" else "plain"
 
@@ -187,7 +205,7 @@ def caption_variants(name: str, keywords: list[str], *, count: int, key: str, se
     return captions
 
 
-def _text(found: Any, rule: str) -> str:
+def _cleaned(found: Any, rule: str) -> str:
     if not isinstance(found, str):
         return ""
     # JSON may hold half of a surrogate pair, which can be neither hashed nor tokenized

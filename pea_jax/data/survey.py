@@ -41,7 +41,7 @@ ROW = np.dtype(
         ("picture", "?"),  # whether it has one
     ]
 )
-_VERSION = 3  # of the format
+_VERSION = 4  # of the format
 _CHUNK = 256  # samples a task of a thread
 _SPOTS = 1000  # samples of a part by which it is known whether they are as they were
 _NAMED = 100  # bad samples of a part whose message is kept
@@ -53,7 +53,7 @@ class Bad(enum.IntEnum):
     """What is wrong with a sample."""
 
     NOTHING = 0
-    SAMPLE = 1  # image or record cannot be read, or the record is no JSON object
+    SAMPLE = 1  # image or record cannot be read, the record is no JSON object, or a caption no text
     IMAGE = 2  # the image's header
 
 
@@ -90,20 +90,21 @@ class Surveyor:
             kind = Bad.SAMPLE
             try:
                 sample = source.head(number)
+                said = self._said(sample)
+                found = [language for language in languages if self.captions.text_in(sample, language)]
                 kind = Bad.IMAGE
-                rows[place] = self._row(sample, *_size(source, number, sample))
-                told.update(language for language in languages if self.captions.text_in(sample, language))
+                rows[place] = (*_size(source, number, sample), *said)
+                told.update(found)
             except BadSample as error:
                 rows[place]["bad"] = kind
                 bad.append(str(error))
         return Survey(rows, bad, dict(told))
 
-    def _row(self, sample: Sample, width: int, height: int) -> tuple[Any, ...]:
-        if max(width, height) > _LARGEST:
-            raise BadSample(f"{sample.shard}: sample {sample.key}: {width}x{height} pixels are too many on one side")
+    def _said(self, sample: Sample) -> tuple[Any, ...]:
+        """The fields of `ROW` behind width and height."""
         scores = (_score(sample.record.get(name)) for name in (self.aesthetic_field, self.watermark_field))
         chosen, english = self.captions.choose(sample), bool(self.captions.english_text(sample))
-        return width, height, *scores, chosen.kind, chosen.native, english, Bad.NOTHING, sample.has_picture
+        return *scores, chosen.kind, chosen.native, english, Bad.NOTHING, sample.has_picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +184,13 @@ def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_thread
 
 def _size(source: Source, number: int, head: Sample) -> tuple[int, int]:
     """Width and height; some images have longer headers, and some kinds have to be read as a whole."""
-    with contextlib.suppress(BadSample):
-        return head.size()
-    return source[number].size()
+    try:
+        width, height = head.size()
+    except BadSample:
+        width, height = source[number].size()
+    if max(width, height) > _LARGEST:
+        raise BadSample(f"{head.shard}: sample {head.key}: {width}x{height} pixels are too many on one side")
+    return width, height
 
 
 def _joined(surveys: list[Survey]) -> Survey:

@@ -2,7 +2,7 @@ import pytest
 
 from pea_jax.data import CaptionRules, Sample, caption_variants
 from pea_jax.data.captions import Kind
-from pea_jax.errors import PeaError
+from pea_jax.errors import BadSample, PeaError
 
 WORDS = ["зрелое", "красное", "Яблоко", "фрукт", "еда", "сад"]
 
@@ -143,6 +143,17 @@ def test_the_published_order(record, kind, field, native):
     chosen = FIELDS.choose(sample(**record))
     assert (chosen.kind, chosen.field, chosen.native) == (kind, field, native)
     assert chosen.text == record.get(field, "")
+
+
+@pytest.mark.parametrize(("several", "kind"), [(["щи", "суп"], "a list"), ({"raw": "щи"}, "an object")])
+def test_a_field_of_several_texts_is_told(several, kind):
+    """As COCO has them; they counted as none. Where no text is looked for they are as welcome as any."""
+    rules = CaptionRules("ru", more_languages=("uk",))
+    pair = dict(caption_ru="щи", caption_en="soup")
+    for field in ("caption_ru", "caption_uk", "caption_en"):
+        with pytest.raises(BadSample, match=rf"a\.tar: sample 1: field {field} holds {kind}, not a text; keep one"):
+            rules(sample(**pair | {field: several}))
+    assert rules(sample(**pair, caption_de=several, caption_uk=[])).student == ["щи", "щи"]
 
 
 def test_with_english_alone_both_sides_are_asked_in_english():

@@ -75,6 +75,14 @@ def test_rows(tmp_path):
     assert survey.bad == []
 
 
+def test_a_caption_that_is_a_list_is_a_bad_sample(tmp_path):
+    """Of the record, whatever the picture is; the rest of it is seen as ever."""
+    source = Source(tmp_path, (png(), PAIR | dict(caption_ru=["щи", "суп"])), (b"", PAIR | dict(caption_en=["soup"])))
+    survey = take_survey(source, SURVEYOR)
+    assert survey.rows["bad"].tolist() == [Bad.SAMPLE, Bad.SAMPLE]
+    assert ["caption_ru holds a list" in survey.bad[0], "caption_en holds a list" in survey.bad[1]] == [True, True]
+
+
 def test_seventeen_bytes_a_sample():
     assert ROW.itemsize == 17
 
