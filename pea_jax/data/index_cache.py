@@ -107,4 +107,7 @@ def _check(rows: np.ndarray, shard: str) -> None:
         lacking = rows["key"][rows[field] < 0]
         if len(lacking):
             key = lacking[0].decode(errors="backslashreplace")
-            raise PeaError(f"{shard}: sample {key} has no {what} ({len(lacking)} such samples)")
+            raise PeaError(
+                f"{shard}: sample {key} has no {what} ({len(lacking)} such samples); the files of a sample stand one "
+                "after the other (tar --sort=name) and are called the same up to the first dot"
+            )

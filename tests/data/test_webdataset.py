@@ -76,6 +76,15 @@ def test_sample_without_image_or_record(write_shard, make_sample, member, what):
         WebDatasetSource(write_shard("a.tar", samples))
 
 
+def test_samples_whose_files_are_not_side_by_side(write_shard, make_sample):
+    """As `tar` writes them without `--sort=name`, or with names that have dots."""
+    one = make_sample(1)
+    apart = {"a": {"png": one["png"]}, "b": one, "./a": {"json": one["json"]}}
+    for name, samples in {"a.tar": apart, "b.tar": {"v1.0": one, "v1.1": one}}.items():
+        with pytest.raises(PeaError, match=r"has no .*; the files .* one after the other .* up to the first dot"):
+            WebDatasetSource(write_shard(name, samples))
+
+
 @pytest.mark.parametrize("record", [b"", b"{", b"\xff\xfe", b'"text"'])
 def test_record_that_is_no_json_object(write_shard, make_sample, record):
     source = WebDatasetSource(write_shard("a.tar", {"a": make_sample(1), "b": make_sample(2) | {"json": record}}))
