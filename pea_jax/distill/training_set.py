@@ -121,7 +121,8 @@ def check_usable(config: ConfigDict, chosen: TrainingSet) -> None:
         reasons = ", ".join(f"{name}: {count}" for name, count in chosen.removed.items() if count) or "no samples"
         advice = f"; add {data.caption_fields.english}, or `native` true to learn from the picture alone"
         advice *= chosen.removed[WITHOUT_ENGLISH] > 0
-        raise PeaError(f"{train}: none of {len(rows)} samples passes config.data.filters ({reasons}){advice}")
+        first = f"; the first bad one: {chosen.survey.bad[0]}" if bad else ""
+        raise PeaError(f"{train}: none of {len(rows)} samples passes config.data.filters ({reasons}){advice}{first}")
     _check_losses(config, chosen)
 
 

@@ -211,6 +211,11 @@ def test_nothing_is_left(config, write_shard):  # noqa: F811
     write_shard("a.tar", {"a": members((9, 9))})
     with pytest.raises(PeaError, match="none of 1 samples .*a side below 10 pixels: 1.$"):
         training_set(config)
+    write_shard("a.tar", {"a": members() | {"json": b"[1]"}})
+    with pytest.raises(
+        PeaError, match="none of 1 samples .*read: 1.; the first bad one: .*a.tar: sample a: the record is"
+    ):
+        training_set(config)
 
 
 def test_no_loss_is_asked_of_any_sample(config, write_shard):  # noqa: F811
