@@ -7,6 +7,7 @@ import numpy as np
 
 from pea_jax.data.samples import Sample
 from pea_jax.data.sources import open_source
+from pea_jax.errors import PeaError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ def read_split(
     languages: Sequence[str],
     cache_dir: str | None = None,
     caption: Callable[[Sample, str], str] = Sample.caption,
+    size: tuple[int, int] | None = None,
 ) -> list[Concept]:
     """Every sample of a small set that has a picture, decoded, in order.
 
@@ -33,9 +35,11 @@ def read_split(
       languages: those to name the concepts in.
       cache_dir: where indices go that cannot be written beside their shard.
       caption: gives the text of a sample in a language, or raises.
+      size: width and height that all pictures must have, if any.
 
     Raises:
-      PeaError: the set cannot be read (see `open_source`), or a sample has no caption in one of the languages.
+      PeaError: the set cannot be read (see `open_source`), or a sample has no caption in one of the languages, or its
+        picture another size.
     """
     source = open_source(patterns, cache_dir)
     return [
@@ -44,8 +48,19 @@ def read_split(
             family=sample.family,
             names={language: caption(sample, language) for language in languages},
             keywords={language: sample.keywords(language) for language in languages},
-            pixels=sample.pixels(),
+            pixels=_pixels(sample, size),
         )
         for sample in map(source.__getitem__, range(len(source)))
         if sample.has_picture
     ]
+
+
+def _pixels(sample: Sample, size: tuple[int, int] | None) -> np.ndarray:
+    pixels = sample.pixels()
+    height, width, _ = pixels.shape
+    if size and (width, height) != tuple(size):
+        raise PeaError(
+            f"{sample.shard}: sample {sample.key}: {width}x{height} pixels, and what it is compared with is drawn at "
+            f"config.picture_size={tuple(size)}; make all pictures of that size, or judge with --prompts"
+        )
+    return pixels

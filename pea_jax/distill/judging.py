@@ -1,7 +1,8 @@
 """Systems side by side: what each draws for the same concepts from the same noise, and whether it is found again."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,32 @@ def read_concepts(config: ConfigDict) -> tuple[list[Concept], list[Concept]]:
     """The concepts of a config's training and validation shards, in the language and in English.
 
     Raises:
-      PeaError: they cannot be read, or none has a picture.
+      PeaError: they cannot be read, none has a picture, a picture is not of `config.picture_size`, or two that differ
+        have one key.
     """
     settings: dict[str, Any] = dict(
-        languages=(config.language, "en"), cache_dir=config.data.cache_dir or None, caption=caption_rules(config).text
+        languages=(config.language, "en"),
+        cache_dir=config.data.cache_dir or None,
+        caption=caption_rules(config).text,
+        size=config.picture_size,
     )
     train, validation = data_of(config, "train"), data_of(config, "validation")
     found = read_split(train, **settings), read_split(validation, **settings)
     if not any(found):
         raise PeaError(f"{train} {validation}: no sample has a picture; retrieval looks for pictures, give --prompts")
+    _check_keys(itertools.chain(*found))
     return found
+
+
+def _check_keys(concepts: Iterable[Concept]) -> None:
+    """By its key a picture is known to be the one that was named."""
+    known: dict[str, np.ndarray] = {}
+    for concept in concepts:
+        if not np.array_equal(known.setdefault(concept.key, concept.pixels), concept.pixels):
+            raise PeaError(
+                f"config.data.train and config.data.validation: two pictures have the key {concept.key}, and retrieval "
+                "would take one for the other; give each its own, or judge with --prompts"
+            )
 
 
 def retrieval_among(concepts: list[Concept]) -> Retrieval:

@@ -14,6 +14,7 @@ from pea_jax.data import Captions, open_source
 from pea_jax.data.skipping import first_good
 from pea_jax.distill.models import FrozenModels
 from pea_jax.distill.training_set import TrainingSet, caption_rules
+from pea_jax.errors import BadSample, PeaError
 from pea_jax.grids import save_grid
 from pea_jax.report import Report, writing
 from pea_jax.sampling.pipeline import Sampling, TextToImage
@@ -81,7 +82,10 @@ def sample_prompts(config: ConfigDict, training: TrainingSet) -> list[tuple[str,
     if config.data.validation:
         with processes.first_goes_ahead("index"):
             source = open_source(config.data.validation, config.data.cache_dir or None)
-        held_out = first_good(source, rules, config.sample.count // 2)
+        try:
+            held_out = first_good(source, rules, config.sample.count // 2)
+        except BadSample as error:
+            raise PeaError(f"config.data.validation, which may be empty: {error}") from error
     used = training.first(len(training.kept))
     captions = first_good(training.source, rules, config.sample.count - len(held_out), used) + held_out
     return [(each.student[0], each.teacher[0]) for each in captions]

@@ -21,6 +21,14 @@ def test_texts_without_a_picture_are_no_concepts(shard, tmp_path):
     assert len(concepts) == 23 and concepts[0].key == "000"
 
 
+def test_pictures_of_another_size(shard):
+    assert len(read_split(shard, ["en"], size=(8, 8))) == 23
+    with pytest.raises(
+        PeaError, match=r"a-000\.tar: sample 000: 8x8 pixels, .* config\.picture_size=\(64, 8\); make all"
+    ):
+        read_split(shard, ["en"], size=(64, 8))
+
+
 def test_missing_language(shard):
     with pytest.raises(PeaError, match=r"a-000\.tar: sample 000: no text in field caption_it"):
         read_split(shard, ["en", "it"])

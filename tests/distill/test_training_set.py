@@ -276,6 +276,29 @@ def test_the_emoji_are_all_used_in_their_order(language, tmp_path):
     np.testing.assert_array_equal(chosen.rows_by_bucket[64, 64], np.arange(1450))
 
 
+def test_held_out_captions_without_english(config, write_shard):  # noqa: F811
+    """The run could not draw them, and nobody would see it before its end."""
+    write_shard("a.tar", {name: members() for name in "abc"})
+    config.data.validation = write_shard("val.tar", {name: members(caption_en=None) for name in "abc"})
+    with pytest.raises(
+        PeaError, match=r"validation, which may be empty: .*val\.tar: sample a: no text in field caption_en"
+    ):
+        read_prompts(config)
+
+
+def test_retrieval_of_pictures_that_cannot_be_told_apart(config, write_shard):  # noqa: F811
+    """Those of equal pixels are one picture, as where a set is validated on itself."""
+    write_shard("a.tar", {"a": members(), "b": members() | {"png": png((9, 9, 9), (64, 64))}})
+    config.data.validation = config.data.train
+    assert [concept.key for concepts in read_concepts(config) for concept in concepts] == ["a", "b", "a", "b"]
+    config.data.validation = write_shard("val.tar", {"b": members()})
+    with pytest.raises(PeaError, match="two pictures have the key b, and retrieval would take one for the other"):
+        read_concepts(config)
+    config.picture_size = (64, 96)
+    with pytest.raises(PeaError, match=r"a\.tar: sample a: 64x64 pixels, and .* config.picture_size=\(64, 96\)"):
+        read_concepts(config)
+
+
 def test_the_captions_that_are_drawn_are_of_samples_that_are_trained_on(config, write_shard):  # noqa: F811
     """However many are left out before them, as those of a set that is translated in part."""
     left_out = {f"a{number:02}": members(caption_en=None, caption_ru=f"щи {number}") for number in range(40)}
