@@ -24,7 +24,7 @@ NOTE = (
 STYLE = """
 body { font-family: sans-serif; margin: 2em; max-width: 80em }
 table { border-collapse: collapse; margin-bottom: 2em }
-th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: left; vertical-align: top }
+th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: left; vertical-align: top; unicode-bidi: plaintext }
 img { max-width: 256px; image-rendering: auto }
 """
 

@@ -51,6 +51,7 @@ def test_html_stands_alone(tmp_path: pathlib.Path):
     made[0].paths["teacher"].unlink()
     assert "same noise. Not &lt;b&gt;.</p>" in text
     assert "T &lt;1&gt;" in text and "<td>&lt;b&gt;|</td>" in text and "<кошка>" not in text
+    assert "unicode-bidi: plaintext" in text  # of Arabic and of its English each line has its own direction
     assert text.count("data:image/jpeg;base64,") == 1 and "src=" in text and "http" not in text
 
 
