@@ -26,6 +26,7 @@ from pea_jax.checkpoint import Checkpoints, saved_steps
 from pea_jax.config import check, differences, of_run
 from pea_jax.data.batches import Batches
 from pea_jax.data.buckets import Size
+from pea_jax.data.loader import check_buckets
 from pea_jax.distill import abstract, data, models
 from pea_jax.distill.compiled import CompiledStep
 from pea_jax.distill.pictures import Pictures, sample_prompts
@@ -79,6 +80,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, preemption: Preemptio
     check_replaceable(folder)
     mesh = meshes.make_mesh_for(config.batch_size, **config.mesh, microbatches=config.num_microbatches)
     training = data.common_training_set(config)
+    check_buckets(training.rows_by_bucket, config.batch_size)
     prompts = sample_prompts(config, training)
     frozen_models = models.load_models(config, mesh)
     adapter = models.new_adapter(config, frozen_models, data.initial_states(config, frozen_models, training))

@@ -78,7 +78,7 @@ def _files(place: pathlib.Path) -> dict[pathlib.Path, bytes | None]:
         ({"batch_size": "many"}, "--config.batch_size=many"),
         ({"data.train": "nowhere-{0..1}.tar"}, "nowhere-0.tar: no such shard"),
         ({"base_model": "no/such/model"}, "'no/such/model': no such model folder"),
-        ({"data.cached": False, "batch_size": 5000}, "lower batch_size"),
+        ({"data.cached": False, "batch_size": 5000, "base_model": "no/such/model"}, "lower batch_size"),
         ({"language": "xx"}, "none of 12 samples has text in a field of the language (caption_xx)"),
         ({"checkpoint.every": 0}, "config.checkpoint.every=0: must be at least 1"),
         ({"batch_size": 0}, "config.batch_size=0: must be at least 1"),
