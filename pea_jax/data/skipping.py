@@ -14,6 +14,7 @@ from pea_jax.report import console
 LISTED = 20  # bad samples named on the screen
 LEAST = 5  # different bad samples that a set of any size may have
 ATTEMPTS = 16  # samples tried for one place in a batch
+SEARCHED = 1000  # bad samples passed over in search of good ones
 
 T = TypeVar("T")
 
@@ -95,18 +96,20 @@ def first_good(
 ) -> list[T]:
     """What `read` makes of the first `count` samples of a source, or of those of these `numbers`, that are not bad.
 
+    They are fewer where `SEARCHED` others are.
+
     Raises:
-      BadSample: the first of them, where most are bad.
+      BadSample: the first of them, where none is good.
     """
     found: list[T] = []
     bad: list[BadSample] = []
     for number in range(len(source)) if numbers is None else map(int, numbers):
-        if len(found) == count or len(bad) > max(len(found), ATTEMPTS):
+        if len(found) == count or len(bad) == SEARCHED:
             break
         try:
             found.append(read(source[number]))
         except BadSample as error:
             bad.append(error)
-    if len(bad) > len(found):
+    if bad and not found:
         raise bad[0]
     return found

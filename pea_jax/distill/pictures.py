@@ -75,7 +75,7 @@ def sample_prompts(config: ConfigDict, training: TrainingSet) -> list[tuple[str,
     """The captions that are drawn, each in the language and in English: of samples that are trained on, and held out.
 
     Raises:
-      PeaError: a held-out shard is missing or damaged, or most of the captions are absent.
+      PeaError: a held-out shard is missing or damaged, or none of its captions can be drawn.
     """
     rules = dataclasses.replace(caption_rules(config), variants=1, more_languages=())
     held_out: list[Captions] = []

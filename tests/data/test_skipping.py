@@ -119,8 +119,17 @@ def test_each_is_named_once_and_not_all_of_them(capsys):
 def test_the_first_good_ones():
     assert first_good(Numbers(frozenset({0, 2})), str, 3) == ["1", "3", "4"]
     assert first_good(Numbers(), str, 1000) == list(map(str, range(100)))
+    assert first_good(Numbers(frozenset(range(99))), str, 3) == ["99"]
     with pytest.raises(BadSample, match="sample 0: broken"):
-        first_good(Numbers(frozenset(range(99))), str, 3)
+        first_good(Numbers(frozenset(range(100))), str, 3)
+
+
+def test_the_search_for_a_good_one_ends(monkeypatch):
+    monkeypatch.setattr("pea_jax.data.skipping.SEARCHED", 20)
+    assert first_good(Numbers(frozenset(range(1, 19))), str, 3) == ["0", "19", "20"]
+    assert first_good(Numbers(frozenset(range(1, 21))), str, 3) == ["0"]
+    with pytest.raises(BadSample, match="sample 0: broken"):
+        first_good(Numbers(frozenset(range(20))), str, 3)
 
 
 # True samples.

@@ -277,11 +277,14 @@ def test_the_emoji_are_all_used_in_their_order(language, tmp_path):
 
 
 def test_held_out_captions_without_english(config, write_shard):  # noqa: F811
-    """The run could not draw them, and nobody would see it before its end."""
+    """They are passed over, as in training; where all are, nobody would miss them before the end of the run."""
     write_shard("a.tar", {name: members() for name in "abc"})
-    config.data.validation = write_shard("val.tar", {name: members(caption_en=None) for name in "abc"})
+    lacking, config.sample.count = {f"a{number:02}": members(caption_en=None) for number in range(40)}, 4
+    config.data.validation = write_shard("val.tar", {**lacking, "b": members(caption_en="held out")})
+    assert read_prompts(config) == [("щи", "soup")] * 3 + [("щи", "held out")]
+    config.data.validation = write_shard("val.tar", lacking)
     with pytest.raises(
-        PeaError, match=r"validation, which may be empty: .*val\.tar: sample a: no text in field caption_en"
+        PeaError, match=r"validation, which may be empty: .*val\.tar: sample a00: no text in field caption_en"
     ):
         read_prompts(config)
 
