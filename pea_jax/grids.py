@@ -40,20 +40,22 @@ def save_grid(
     row_labels = [*map(_broken, row_labels)]
     fonts = _fonts(line for label in (*column_titles, *row_labels) for line in label.split("\n"))
     height, width = (side * scale for side in rows[0][0].shape[:2])
-    label_width, row_height = np.max([(0, height), *(_size(label, fonts) for label in row_labels)], axis=0)
+    label_widths, label_heights = zip(*(_size(label, fonts) for label in row_labels), strict=True)
+    row_heights = [max(height, label_height) for label_height in label_heights]
     title_width, title_height = np.max([(width, SIZE), *(_size(title, fonts) for title in column_titles)], axis=0)
-    left, top, column_width = label_width + 2 * MARGIN, title_height + 2 * MARGIN, title_width + MARGIN
-    size = left + column_width * len(column_titles), top + (row_height + MARGIN) * len(rows)
+    left, top, column_width = max(label_widths) + 2 * MARGIN, title_height + 2 * MARGIN, title_width + MARGIN
+    size = left + column_width * len(column_titles), top + sum(row_heights) + MARGIN * len(rows)
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for column, title in enumerate(column_titles):
         _draw(draw, left + column * column_width, MARGIN, title, fonts)
-    for row, (label, pictures) in enumerate(zip(row_labels, rows, strict=True)):
-        y = top + row * (row_height + MARGIN)
+    y = top
+    for label, row_height, pictures in zip(row_labels, row_heights, rows, strict=True):
         _draw(draw, MARGIN, y + (row_height - _size(label, fonts)[1]) // 2, label, fonts)
         for column, picture in enumerate(pictures):
             image = Image.fromarray(np.asarray(picture)).resize((width, height), Image.Resampling.LANCZOS)
             canvas.paste(image, (left + column * column_width, y))
+        y += row_height + MARGIN
     _write(canvas, pathlib.Path(path))
     return np.asarray(canvas)
 
@@ -117,7 +119,7 @@ def _fonts(lines: Iterable[str]) -> dict[str, ImageFont.FreeTypeFont]:
         )
     if missing := frozenset[int]().union(*(missing for _, missing in found.values())):
         sample = "".join(map(chr, sorted(missing)[:5]))
-        logging.warning("no font has the letters %s; to see them install one, e.g. Noto Sans CJK", sample)
+        logging.warning("no font has the letters %s; to see them install one, e.g. of the Noto fonts", sample)
     opened = {path: ImageFont.truetype(path, SIZE) for path in {path for path, _ in found.values()}}
     return {line: opened[path] for line, (path, _) in found.items()}
 

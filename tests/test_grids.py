@@ -58,6 +58,14 @@ def test_labels_taller_than_pictures_do_not_overlap(tmp_path):
     assert two.shape[0] - one.shape[0] > 5 * 12
 
 
+def test_a_long_label_makes_no_other_row_taller(tmp_path):
+    sizes = [
+        save_grid(tmp_path / "grid.png", pictures(len(labels), 1), column_titles=["t"], row_labels=labels).shape[0]
+        for labels in (["x"], ["x", "x"], ["long " * 500], ["x", "long " * 500, "x"])
+    ]
+    assert sizes[3] - sizes[2] == 2 * (sizes[1] - sizes[0])
+
+
 @pytest.mark.parametrize("label", ["очень длинная подпись " * 20 + "\nend", "很长" * 200], ids=["words", "no spaces"])
 def test_long_labels_are_broken(tmp_path, label):
     short = save_grid(tmp_path / "short.png", pictures(1, 1), column_titles=["t"], row_labels=["x"])
