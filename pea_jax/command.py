@@ -18,6 +18,7 @@ from absl import app, flags
 from pea_jax import chips, companions, processes
 from pea_jax.data.kept_files import default_folder
 from pea_jax.data.storage import is_remote
+from pea_jax.data.webdataset import check_quoted
 from pea_jax.errors import PeaError, Stalled
 from pea_jax.preemption import Interrupted
 from pea_jax.report import console, spare_letters
@@ -183,6 +184,7 @@ def whole_file(flag: str, path: pathlib.Path) -> Iterator[pathlib.Path]:
 def _parse_flags(argv: list[str]) -> None:
     app.define_help_flags()
     _check_config_file(argv)
+    check_quoted(argv, [f"--config.data.{name}" for name in ("train", "english", "validation")])
     try:
         rest = flags.FLAGS(argv)[1:]
     except (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError, ValueError) as error:

@@ -26,6 +26,7 @@ from pea_jax.data.sources import open_source
 from pea_jax.data.storage import is_remote
 from pea_jax.data.text_cleaning import is_unicode
 from pea_jax.data.tfds_source import CAPTION, INFO, import_tfds
+from pea_jax.data.webdataset import check_quoted
 from pea_jax.errors import PeaError
 from pea_jax.report import console, spare_letters, track
 
@@ -37,6 +38,7 @@ def main() -> None:
     args = _arguments()
     spare_letters()
     try:
+        check_quoted(sys.argv, ("--train", "--validation"))
         if not args.out or args.out.startswith("~") or is_remote(args.out):  # the shell's ~ wants a space before it
             raise PeaError(f"--out {args.out!r}: must be a folder on a disk; write its whole path")
         patterns = {split: value for split in ("train", "validation") if (value := getattr(args, split))}

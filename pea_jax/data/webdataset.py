@@ -6,7 +6,7 @@ A sample is an image (`png`, `jpg`, `jpeg`, `webp`) and a `json` record with `ca
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,21 @@ def expand_braces(pattern: str) -> list[str]:
     parts = words.split(",") if words else [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
     tails = expand_braces(pattern[match.end() :])
     return [pattern[: match.start()] + part + tail for part in parts for tail in tails]
+
+
+def check_quoted(arguments: Sequence[str], flags: Iterable[str]) -> None:
+    """Refuse what is left of a pattern without quotes: the shell makes a flag of each name that the braces stand for.
+
+    Raises:
+      PeaError: one of the flags is there with several values.
+    """
+    for flag in flags:
+        values = {argument for argument in arguments if argument.startswith(f"{flag}=")}
+        if len(values) > 1:
+            raise PeaError(
+                f"{flag} has {len(values)} values, of which the last alone would be read; put a pattern with braces in "
+                "quotes, and several places into one value, with spaces between"
+            )
 
 
 def find_shards(patterns: str | Sequence[str]) -> list[File]:

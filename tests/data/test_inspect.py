@@ -93,6 +93,12 @@ def test_a_bucket_too_small_is_named_at_the_end(shards):
     assert result.stderr.startswith("error: bucket (24, 16): 3 samples are less than one batch of 4; lower batch_size")
 
 
+def test_braces_that_the_shell_has_expanded(shards):
+    result = inspect(shards, "--config.data.validation=a.tar", "--config.data.validation=b.tar")
+    assert result.returncode == 1 and not result.stdout.strip()
+    assert result.stderr.startswith("error: --config.data.validation has 2 values, of which the last alone")
+
+
 def test_a_set_of_which_nothing_is_left_is_shown_all_the_same(shards):
     result = inspect(shards, **{"data.filters.min_side": 100})
     assert result.returncode == 1 and ["a side below 100 pixels", "12", "0"] in rows(result.stdout)

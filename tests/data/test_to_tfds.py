@@ -75,6 +75,7 @@ def _a_child_that_writes(parent: int) -> int:
         (["--out=gs://bucket/out"], "--out 'gs://bucket/out': must be a folder on a disk"),
         (["--out=out", "--workers=0"], "--workers 0: must be at least 1"),
         (["--out=out", "--shard_size=-3"], "--shard_size -3: must be at least 1"),
+        (["--out=out", "--train=b.tar"], "--train has 2 values, of which the last alone"),
     ],
 )
 def test_flags_that_cannot_be(tmp_path, monkeypatch, capsys, flags, said):

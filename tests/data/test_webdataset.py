@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pea_jax.data import WebDatasetSource
-from pea_jax.data.webdataset import expand_braces, find_shards
+from pea_jax.data.webdataset import check_quoted, expand_braces, find_shards
 from pea_jax.errors import BadSample, PeaError
 
 EMOJI = pathlib.Path(__file__).resolve().parents[2] / "assets" / "emoji"
@@ -25,6 +25,13 @@ LANGUAGES = ("en", "ru", "zh", "ja", "ko", "it", "tr", "vi", "de", "uk")
 )
 def test_expand_braces(pattern, names):
     assert expand_braces(pattern) == names
+
+
+def test_braces_without_quotes():
+    """bash makes of `--train=a-{0..1}.tar` two flags; the same one twice is no such case."""
+    check_quoted(["--train=a-{0..1}.tar", "--train=a-{0..1}.tar", "--training=b", "--validation=c"], ("--train",))
+    with pytest.raises(PeaError, match="--train has 2 values, of which the last alone would be read; put a pattern"):
+        check_quoted(["--train=a-0.tar", "--train=a-1.tar"], ("--validation", "--train"))
 
 
 def test_missing_shard_names_the_pattern_and_what_exists(write_shard, shard, tmp_path):
