@@ -13,7 +13,8 @@ from pea_jax.errors import BadSample
 
 MAX_KEYWORDS = 3
 PLACE = "{language}"  # in the name of a field; braces around anything else are part of the name
-NO = ("", "0", "false", "no")  # flags that are written as texts
+NO = ("", "0", "0.0", "f", "false", "n", "no")  # flags that are written as texts
+ABSENT = ("nan", "none", "null")  # what is not there, as Python, pandas and JSON say it
 
 
 class Kind(enum.IntEnum):
@@ -215,9 +216,10 @@ def _cleaned(found: Any, rule: str) -> str:
 
 def flag(found: Any, default: bool) -> bool:
     """A record's field as a flag, `default` where it has none; tables of other programs write flags as texts."""
-    if isinstance(found, str):
-        return found.strip().casefold() not in NO
-    return default if found is None else bool(found)
+    text = str(found).strip().casefold()
+    if text in ABSENT:
+        return default
+    return text not in NO if isinstance(found, str) else bool(found)
 
 
 def _hash(text: str) -> int:

@@ -136,6 +136,10 @@ FIELDS = CaptionRules("ru", native=("text", "alt_{language}"), translated=("to_{
         (dict(text_en="e", native=True), Kind.ENGLISH, "text_en", False),
         (dict(text="a", text_en="e", native=" False"), Kind.NATIVE, "text", False),
         (dict(mt="d", native="true"), Kind.TRANSLATED, "mt", True),
+        (dict(mt="d", native=float("nan")), Kind.TRANSLATED, "mt", False),
+        (dict(mt="d", native="None"), Kind.TRANSLATED, "mt", False),
+        (dict(text="a", text_en="e", native=float("nan")), Kind.NATIVE, "text", True),
+        (dict(text="a", text_en="e", native="0.0"), Kind.NATIVE, "text", False),
     ],
 )
 def test_the_published_order(record, kind, field, native):
