@@ -39,7 +39,7 @@ def build_index(shard: File) -> np.ndarray:
     """[N] of `row_dtype`: the samples of a shard, in its order.
 
     Raises:
-      PeaError: the shard is missing, compressed, no tar, damaged or truncated.
+      PeaError: the shard is missing, compressed, no tar, damaged or truncated, or has samples of one key in a row.
     """
     _refuse_compressed(shard.path)
     block = _REMOTE_BLOCK if storage.is_remote(shard.path) else _LOCAL_BLOCK
@@ -49,10 +49,10 @@ def build_index(shard: File) -> np.ndarray:
         found = [(member.name, member.offset_data, member.size) for member in _members(shard) if member.isreg()]
         names = np.array([name.encode("utf-8", "surrogateescape") for name, _, _ in found], "S")
         members = Members(names, *np.array([place for _, *place in found], np.int64).reshape(-1, 2).T)
-    return _samples(members)
+    return _samples(members, shard.path)
 
 
-def _samples(members: Members) -> np.ndarray:
+def _samples(members: Members, shard: str) -> np.ndarray:
     keys, extensions, valid = _split(members.names)
     keys, extensions, offsets, sizes = (array[valid] for array in (keys, extensions, members.offsets, members.sizes))
     starts = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
@@ -61,7 +61,10 @@ def _samples(members: Members) -> np.ndarray:
     rows["key"] = keys[starts]
     for name, known in EXTENSIONS.items():
         kind = np.flatnonzero(np.isin(extensions, [extension.encode() for extension in known]))
-        which, first = np.unique(sample[kind], return_index=True)
+        which, first, count = np.unique(sample[kind], return_index=True, return_counts=True)
+        if name == "record" and count.max(initial=0) > 1:  # of pictures a sample may have another kind as well
+            key = rows["key"][which[count.argmax()]].decode(errors="backslashreplace")
+            raise PeaError(f"{shard}: {count.max()} samples in a row have the key {key}; give each its own")
         rows[f"{name}_offset"] = -1
         rows[f"{name}_offset"][which] = offsets[kind[first]]
         rows[f"{name}_size"][which] = sizes[kind[first]]

@@ -1,6 +1,7 @@
 import os
 import pathlib
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -81,6 +82,19 @@ def test_sample_without_image_or_record(write_shard, make_sample, member, what):
     del samples["b"][member]
     with pytest.raises(PeaError, match=rf"a\.tar: sample b has no {what} \(1 such samples\)"):
         WebDatasetSource(write_shard("a.tar", samples))
+
+
+def test_samples_of_one_key_side_by_side(write_shard, make_sample, tmp_path):
+    """They were taken for one, and all but the first left out."""
+    write_shard("a.tar", {"a": make_sample(1), "./a": make_sample(2), "b": make_sample(3)})
+    assert len(WebDatasetSource(str(tmp_path / "a.tar"))) == 3
+    with tarfile.open(tmp_path / "a.tar") as old, tarfile.open(tmp_path / "b.tar", "w") as new:
+        for member in old.getmembers():
+            content = old.extractfile(member)
+            member.name = member.name.removeprefix("./")
+            new.addfile(member, content)
+    with pytest.raises(PeaError, match=r"b\.tar: 2 samples in a row have the key a; give each its own"):
+        WebDatasetSource(str(tmp_path / "b.tar"))
 
 
 def test_samples_whose_files_are_not_side_by_side(write_shard, make_sample):
