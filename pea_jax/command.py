@@ -22,6 +22,7 @@ from pea_jax.data.webdataset import check_quoted
 from pea_jax.errors import PeaError, Stalled
 from pea_jax.preemption import Interrupted
 from pea_jax.report import console, spare_letters
+from pea_jax.whole_files import PARTIAL, whole
 
 COORDINATOR = flags.DEFINE_string(
     "coordinator", os.environ.get("JAX_COORDINATOR_ADDRESS"), "HOST:PORT of process 0, where several are one run"
@@ -32,7 +33,6 @@ TERMINATED_CODE = flags.DEFINE_integer(
     "terminated_code", 0, "Exit code after SIGTERM; another than 0 makes a cluster start the run again"
 )
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find the processes of the run as the cluster names them")
-PARTIAL = ".partial"  # at the end of what is not yet whole
 _LESS_AT_A_TIME = (
     "ask for less at a time (train: --config.num_microbatches, or --config.sample.count before the first step; "
     "generate: --batch_size; evaluate: --config.evaluation.batch_size)"
@@ -164,21 +164,16 @@ def _advice(error: OSError) -> str:
 
 @contextlib.contextmanager
 def whole_file(flag: str, path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives another path to write to, which becomes `path` at the end; after an error nothing is left of it.
+    """As `whole`, of a path that a flag names.
 
     Raises:
       PeaError: it cannot be written.
     """
-    partial = path.with_name(path.name + PARTIAL)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
+        with whole(path) as partial:
+            yield partial
     except OSError as error:
         raise PeaError(f"{flag} {path}: cannot be written ({error.strerror}); {_advice(error)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _parse_flags(argv: list[str]) -> None:

@@ -35,14 +35,14 @@ LEAST = {
         "batch_size", "num_microbatches", "num_steps", "log_every", "checkpoint.every", "checkpoint.keep",
         "text_encoder.context_length", "data.caption_variants", "data.num_threads", "data.max_pixels",
         "adapter.hidden_dim", "adapter.num_layers", "sample.every", "sample.steps", "sample.count",
-        "evaluation.steps", "evaluation.batch_size", "data.timeout", "max_timestep",
+        "evaluation.steps", "data.timeout", "max_timestep",
     ),
     0: (
         "seed", "linear_start", "loss.noise", "loss.output", "loss.features", "loss.conditioning", "loss.contrast",
         "noise_offset", "min_timestep", "condition_dropout", "ema_decay", "data.max_bad_rate",
         "optimizer.learning_rate", "optimizer.end_learning_rate", "optimizer.warmup_steps", "optimizer.b1",
         "optimizer.b2", "optimizer.weight_decay", "optimizer.clip_norm", "sample.seed",
-        "evaluation.seen", "evaluation.seed",
+        "evaluation.seen", "evaluation.seed", "evaluation.batch_size",
     ),
 }  # fmt: skip
 BELOW_1 = ("ema_decay", "optimizer.b1", "optimizer.b2")  # 1: an average that never takes anything in
@@ -135,7 +135,8 @@ def base(language: str) -> ConfigDict:
             log_every=50,
             picture_size=(1024, 1024),  # (width, height) of what samples, evaluation and generation draw
             sample=dict(every=1000, count=8, steps=25, guidance_scale=7.5, seed=0),
-            evaluation=dict(steps=25, guidance_scale=7.5, seed=0, batch_size=64, seen=0),  # seen: 0 is all of them
+            # batch_size: pictures at once, 0 by their size; seen: concepts of the training set, 0 all of them
+            evaluation=dict(steps=25, guidance_scale=7.5, seed=0, batch_size=0, seen=0),
         )
     )
 

@@ -91,7 +91,9 @@ SPACING = flags.DEFINE_enum(
 )
 WIDTH = flags.DEFINE_integer("width", None, "In pixels", lower_bound=1)
 HEIGHT = flags.DEFINE_integer("height", None, "In pixels", lower_bound=1)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Most pictures at once, of each process", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 0, "Most pictures at once, of each process; 0: by their size", lower_bound=0
+)
 DTYPE = flags.DEFINE_enum("dtype", None, DTYPES, "Of the networks; by default as trained, and float32 on CPUs")
 
 

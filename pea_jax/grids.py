@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 import pathlib
 import textwrap
 import unicodedata
@@ -14,6 +13,8 @@ from absl import logging
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, features
+
+from pea_jax.whole_files import whole
 
 MARGIN, SIZE = 8, 14
 LONGEST = 60  # characters of a line of a label
@@ -56,15 +57,9 @@ def save_grid(
             image = Image.fromarray(np.asarray(picture)).resize((width, height), Image.Resampling.LANCZOS)
             canvas.paste(image, (left + column * column_width, y))
         y += row_height + MARGIN
-    _write(canvas, pathlib.Path(path))
+    with whole(pathlib.Path(path)) as partial:
+        canvas.save(partial, format="PNG")
     return np.asarray(canvas)
-
-
-def _write(canvas: Image.Image, path: pathlib.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    canvas.save(partial, format="PNG")
-    os.replace(partial, path)
 
 
 def _broken(label: str) -> str:

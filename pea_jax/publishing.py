@@ -77,7 +77,7 @@ def publish(folder: pathlib.Path, repo_id: str, *, private: bool = False, dry_ru
     for path in files:
         console.print(f"  {path.relative_to(folder)}  {path.stat().st_size:,} bytes", soft_wrap=True)
     for name in _only_here(folder):
-        console.print(f"{name} is a folder on this machine: who loads the adapter needs it there too", soft_wrap=True)
+        console.print(f"{name} is on this machine: who loads the adapter needs it there too", soft_wrap=True)
     if not dry_run:
         _send(folder, repo_id, private)
 

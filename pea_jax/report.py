@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -18,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pea_jax.errors import PeaError
+from pea_jax.whole_files import whole
 
 # A log has no width of its own. Captions and paths are told as they are: "[/b]" is no markup, ":cat:" no emoji.
 console = Console(width=None if sys.stdout and sys.stdout.isatty() else 120, markup=False, emoji=False)
@@ -214,9 +214,8 @@ def _drop_entries_after(path: pathlib.Path, step: int) -> None:
         return
     lines = path.read_bytes().splitlines(keepends=True)
     kept = [line for i, line in enumerate(lines, 1) if line.endswith(b"\n") and _step_of(line, f"{path}:{i}") <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(b"".join(kept))
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_bytes(b"".join(kept))
 
 
 def _step_of(line: bytes, where: str) -> int:

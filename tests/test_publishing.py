@@ -122,7 +122,7 @@ def test_a_dry_run_sends_nothing(folder, sent, monkeypatch, capsys):
     publishing.publish(folder, "me/ru-sdxl", dry_run=True)
     printed = capsys.readouterr().out
     assert not sent and "would go to huggingface.co/me/ru-sdxl (public)" in printed
-    assert "assets/teacher is a folder on this machine" in printed
+    assert "assets/teacher is on this machine" in printed
 
 
 def test_a_licence_that_nobody_named_is_not_made_up(folder: pathlib.Path):

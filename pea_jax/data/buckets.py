@@ -12,19 +12,6 @@ Size = tuple[int, int]
 TIME_ID_ORDERS = ("sdxl", "published")
 _LONGEST = 50  # times a bucket's longer side
 
-# PEA-Diffusion, SDXL training: about 0.4 megapixels each
-SDXL: tuple[Size, ...] = (
-    (448, 896),
-    (448, 832),
-    (512, 768),
-    (576, 704),
-    (640, 640),
-    (704, 576),
-    (768, 512),
-    (832, 448),
-    (896, 448),
-)
-
 
 def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
     """The bucket whose width / height is nearest, as published."""

@@ -1,16 +1,16 @@
 """Files made from data and kept: beside it, or where that cannot be written, in a cache folder."""
 
 import atexit
-import contextlib
 import functools
 import hashlib
 import os
 import pathlib
 import shutil
 import tempfile
-import uuid
 
 from absl import logging
+
+from pea_jax.whole_files import whole
 
 
 def default_folder() -> str:
@@ -41,15 +41,11 @@ def places(path: str, suffix: str, cache_dir: str | None = None) -> list[pathlib
 def write(paths: list[pathlib.Path], data: bytes) -> pathlib.Path | None:
     """Writes to the first of the paths that can be written, in full or not at all; None where none can be."""
     for path in paths:
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+            with whole(path, shared=True) as partial:
+                partial.write_bytes(data)
             return path
         except OSError as error:
             logging.debug("%s: not saved there (%s)", path, error)
-            with contextlib.suppress(OSError):
-                temporary.unlink()
     logging.warning("%s: could not be saved; give a cache folder that can be written", paths[0])
     return None

@@ -1,18 +1,17 @@
 """Rows of a parquet table as lines of JSON, written once: parquet itself reads thousands of rows to give one."""
 
-import contextlib
 import hashlib
 import importlib
 import json
 import os
 import pathlib
-import uuid
 from typing import Any
 
 from pea_jax.data import storage
 from pea_jax.data.kept_files import default_folder
 from pea_jax.data.storage import File
 from pea_jax.errors import PeaError
+from pea_jax.whole_files import whole
 
 PICTURES = frozenset({"image", "img", "picture", "jpg", "jpeg", "png", "webp"})
 
@@ -27,19 +26,14 @@ def as_lines(table: File, cache_dir: str | None = None) -> str:
     target = pathlib.Path(cache_dir or default_folder()) / f"{name}.jsonl"
     if target.exists():
         return str(target)
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write(table.path, partial)
-        os.replace(partial, target)
+        with whole(target, shared=True) as partial:
+            _write(table.path, partial)
     except OSError as error:
         advice = "give a cache folder that can be written"
         raise PeaError(
             f"{table.path}: its rows cannot be kept in {target.parent} ({error.strerror}); {advice}"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return str(target)
 
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pea_jax.models.vae import AutoencoderKL
 from pea_jax.sampling.denoiser import Denoiser, Inputs, Kept, denoise
 from pea_jax.sampling.guides import PICTURES, Guides, inpainting_channels, latent_mask, mean_latents
 from pea_jax.sampling.noise import initial_noise
 from pea_jax.sampling.sampler import Sampler
+from pea_jax.sampling.vae_slicing import SlicedVAE
 from pea_jax.text.conditioner import Conditioning
 
 
@@ -50,7 +50,7 @@ class Batch:
 
 def draw(
     denoiser: Denoiser,
-    vae: AutoencoderKL,
+    vae: SlicedVAE,
     params: Any,
     sampler: Sampler,
     batch: Batch,

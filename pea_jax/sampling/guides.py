@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from pea_jax.errors import PeaError
-from pea_jax.models.vae import AutoencoderKL
+from pea_jax.sampling.vae_slicing import SlicedVAE
 
 PICTURES = {"image": 3, "mask_image": None, "control_image": 3}  # with the number of channels
 NUMBERS = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
@@ -72,7 +72,7 @@ class Guides:
         return 255 * picture.astype(np.uint8) if picture.dtype == bool else picture
 
 
-def mean_latents(vae: AutoencoderKL, pixels: Array) -> Array:
+def mean_latents(vae: SlicedVAE, pixels: Array) -> Array:
     """Scaled latents `[B, h, w, c]` of pictures `[B, H, W, 3]` in [-1, 1].
 
     The mean of what the autoencoder says, where diffusers draws from it: it is all but certain.
@@ -87,7 +87,7 @@ def latent_mask(mask_image: Array, latent_size: tuple[int, ...]) -> Array:
     return (mask_image[:, ::every, ::every, None] >= 128).astype(jnp.float32)
 
 
-def inpainting_channels(vae: AutoencoderKL, image: Array, mask_image: Array) -> Array:
+def inpainting_channels(vae: SlicedVAE, image: Array, mask_image: Array) -> Array:
     """What an inpainting UNet is shown beside the sample: `[B, h, w, 1 + c]`, where to paint, and latents of the
     rest."""
     pixels = jnp.where((mask_image >= 128)[..., None], 0.0, image.astype(jnp.float32) / 127.5 - 1)

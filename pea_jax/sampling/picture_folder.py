@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from pea_jax.sampling.pipeline import Sampling, TextToImage
 from pea_jax.sampling.prompt_drawing import Drawing, draw_all
 from pea_jax.text.conditioner import Conditioner
 from pea_jax.threads import in_order
+from pea_jax.whole_files import whole
 
 SETTINGS, RECORDS = "generation.json", "metadata.jsonl"
 WRITERS = 4  # threads that write while the next pictures are drawn
@@ -90,12 +90,10 @@ class PictureFolder:
         return self._path / f"{drawing.row:0{max(5, len(str(len(self._wanted) - 1)))}}.png"
 
     def _write(self, path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-        partial = path.with_name(path.name + ".partial")
         try:
-            write(partial)
-            os.replace(partial, path)
+            with whole(path) as partial:
+                write(partial)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise PeaError(f"{path}: cannot be written ({error.strerror}); make room, and start again") from error
 
 

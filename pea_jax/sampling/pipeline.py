@@ -29,6 +29,7 @@ from pea_jax.sampling.noise import keys_for, noise_for, step_noise_for
 from pea_jax.sampling.sampler import Sampler
 from pea_jax.sampling.scheduler_config import SchedulerConfig
 from pea_jax.sampling.schedulers import make_sampler
+from pea_jax.sampling.vae_slicing import SlicedVAE
 from pea_jax.text.conditioner import Conditioning
 from pea_jax.weights import load_controlnet, load_unet, load_vae
 from pea_jax.weights.locations import locate_base
@@ -37,6 +38,7 @@ from pea_jax.weights.lora import lora_components, merge_lora
 __all__ = ["Sampling", "TextToImage", "noise_for", "step_noise_for"]
 
 TEXT_ONLY = Guides()
+MOST, PIXELS = 64, 2**23  # that are drawn at once on each device, if nothing else is asked for: eight of 1024x1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +46,15 @@ class Sampling:
     """How to draw: picture i of a call has the noise of `seed` and i, whatever is drawn beside it.
 
     `scheduler`, `use_karras_sigmas` and `timestep_spacing` are those of `make_sampler`. `strength` is the share of the
-    steps that is made where drawing starts from a picture. Guidance at most 1 is none: half the work.
+    steps that is made where drawing starts from a picture. Guidance at most 1 is none: half the work. So many as
+    `batch_size` are drawn at once, on all devices; 0 leaves it to their size.
     """
 
     steps: int = 25
     guidance_scale: float = 5.0
     seed: int = 0
     scheduler: str = "dpmsolver++"
-    batch_size: int = 64
+    batch_size: int = 0
     strength: float = 1.0
     use_karras_sigmas: bool | None = None
     timestep_spacing: str | None = None
@@ -194,10 +197,15 @@ class TextToImage:
         time_ids = jnp.asarray([height, width, 0, 0, height, width], jnp.float32)
         scalars = time_ids, jnp.float32(sampling.guidance_scale)
         ways = dict(latent_size=latent_size, **self._ways(sampling, guides))
-        even = -(-count // -(-count // sampling.batch_size))  # the last batch is no smaller than the others need be
+        largest = self.at_once(sampling, height=height, width=width)
+        even = -(-count // -(-count // largest))  # the last batch is no smaller than the others need be
         pieces = batch.pieces(_rounded_up(even, self._devices))
         drawn = [self._drawn(sampler, piece, *scalars, **ways) for piece in pieces]
         return np.concatenate(drawn)[:count]
+
+    def at_once(self, sampling: Sampling, *, height: int, width: int) -> int:
+        """How many pictures of this size are drawn at once, at most."""
+        return sampling.batch_size or self._devices * max(1, min(MOST, PIXELS // (height * width)))
 
     def check_drawing(
         self, sampling: Sampling, guides: Guides, *, height: int, width: int
@@ -225,7 +233,7 @@ class TextToImage:
         return 1 if self._mesh is None else self._mesh.size
 
     def _draw_batch(self, params: tuple[Any, nnx.State], *arrays: Any, **static: Any) -> Array:
-        vae = nnx.merge(self._vae, meshes.gather(params[1], self._mesh))
+        vae = SlicedVAE(nnx.merge(self._vae, meshes.gather(params[1], self._mesh)), self._devices)
         with attention.traced_for(self._mesh):
             return draw(self._denoiser, vae, params[0], *arrays, **static)
 

@@ -69,7 +69,7 @@ def draw_all(
     ordered = sorted(wanted, key=lambda drawing: (drawing.width, drawing.height))
     for (width, height), group in itertools.groupby(ordered, key=lambda drawing: (drawing.width, drawing.height)):
         shown = guides.of_size(width, height)
-        for batch in batches(list(group), sampling.batch_size):
+        for batch in batches(list(group), pipeline.at_once(sampling, height=height, width=width)):
             texts = [drawing.prompt.prompt for drawing in batch]
             negatives = sorted({drawing.negative_prompt for drawing in batch})
             states = conditioner.encode([*texts, *negatives])

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pea_jax.config import SDXL_BUCKETS
 from pea_jax.data import buckets
 from pea_jax.data.buckets import (
-    SDXL,
     add_time_ids,
     group_by_bucket,
     nearest_bucket,
@@ -25,20 +25,20 @@ def coordinates(width: int, height: int) -> Image.Image:
     [((100, 100), (640, 640)), ((300, 200), (768, 512)), ((10, 1000), (448, 896)), ((3000, 2), (896, 448))],
 )
 def test_nearest_bucket(size, bucket):
-    assert nearest_bucket(size, SDXL) == bucket
+    assert nearest_bucket(size, SDXL_BUCKETS) == bucket
 
 
 def test_published_buckets_hold_about_as_many_pixels():
-    assert all(0.9 < width * height / 640**2 < 1.01 for width, height in SDXL)
+    assert all(0.9 < width * height / 640**2 < 1.01 for width, height in SDXL_BUCKETS)
 
 
 def test_nearest_buckets_of_many_are_those_of_each(rng):
     width, height = rng.integers(1, 3000, (2, 500))
     height[:9], width[:9] = 600, [300, 310, 403, 491, 600, 745, 1006, 1113, 1250]
-    numbers, error = nearest_buckets(width, height, SDXL)
+    numbers, error = nearest_buckets(width, height, SDXL_BUCKETS)
     sizes = list(zip(width.tolist(), height.tolist(), strict=True))
-    assert [SDXL[number] for number in numbers] == [nearest_bucket(size, SDXL) for size in sizes]
-    aspects = np.array([w / h for w, h in SDXL])
+    assert [SDXL_BUCKETS[number] for number in numbers] == [nearest_bucket(size, SDXL_BUCKETS) for size in sizes]
+    aspects = np.array([w / h for w, h in SDXL_BUCKETS])
     np.testing.assert_allclose(error, np.abs(aspects - (width / height)[:, None]).min(axis=1))
 
 

@@ -21,6 +21,9 @@ class Pipeline:
     def check_drawing(self, *args, **kwargs):
         pass
 
+    def at_once(self, sampling, *, height, width):
+        return sampling.batch_size
+
     def generate(self, lengths, negative, sampling, *, height, width, seeds, indices, guides):
         rows = list(zip(seeds, indices, lengths, strict=True))
         self.drawn |= set(zip(seeds, indices, strict=True))

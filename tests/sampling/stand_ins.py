@@ -30,6 +30,9 @@ class Pipeline:
         if height % 8:
             raise PeaError(f"picture size {height}x{width}")
 
+    def at_once(self, sampling, *, height, width) -> int:
+        return sampling.batch_size
+
     def generate(self, conditioning, negative, sampling, *, height, width, seeds, indices, guides) -> np.ndarray:
         if not self.left:
             raise KeyboardInterrupt

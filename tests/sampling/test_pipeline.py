@@ -167,6 +167,12 @@ def test_any_number_of_prompts_in_batches_of_one_size(pipeline):
     np.testing.assert_allclose(draw(pipeline, some, negative, indices=[4, 1, 2]), five[[4, 1, 2]], atol=1)
 
 
+@pytest.mark.parametrize(("side", "expected"), [(64, 64), (512, 32), (1024, 8), (4096, 1)])
+def test_as_many_at_once_as_their_size_lets(pipeline, side, expected):
+    assert pipeline.at_once(Sampling(), height=side, width=side) == expected
+    assert pipeline.at_once(Sampling(batch_size=5), height=side, width=side) == 5
+
+
 def test_hidden_tokens_are_not_read(pipeline):
     prompt_embeds, pooled = CONDITIONING.prompt_embeds, CONDITIONING.pooled_prompt_embeds
     mask = np.array([[1, 1, 1, 0, 0]] * PROMPTS)
