@@ -91,6 +91,16 @@ def test_what_only_one_has_been_given(world, fields, tmp_path, what: str):
     assert not (tmp_path / "run").exists()
 
 
+def test_processes_that_would_put_different_parts_into_a_cache(world, tmp_path):
+    arguments = commands.command("precompute", world[1], config=commands.CONFIG, out=tmp_path / "cache")
+    first, second = start_two(arguments, ["--config.seed=1"])
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 1 and "error: process 1 has another config or model than process 0" in errors, errors
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 1 and "Traceback" not in errors, errors
+    assert not (tmp_path / "cache" / "manifest.json").exists()
+
+
 def test_half_a_description_is_refused():
     with pytest.raises(PeaError, match=r"--num_processes, --process_id: needed as well.*or --distributed"):
         processes.join("localhost:1", None, None, detect=False)
