@@ -75,6 +75,7 @@ def run(main: Callable[[], None]) -> None:
         print(stop, flush=True)
         code = stop.code or TERMINATED_CODE.value
         if stop.alone and processes.several():
+            processes.fail()
             os._exit(code)  # `sys.exit` waits for the other processes, which end when this one is gone
         processes.leave()
         sys.exit(code)
@@ -85,7 +86,7 @@ def run(main: Callable[[], None]) -> None:
 
 def _end_with(error: PeaError) -> NoReturn:
     if isinstance(error, Stalled) or processes.several():
-        companions.end(str(error))  # `sys.exit` waits for all threads, and for the other processes
+        companions.end(str(error), processes.fail)  # `sys.exit` waits for all threads, and for the other processes
     print("error:", *str(error).splitlines(), file=sys.stderr)
     sys.exit(1)
 
