@@ -137,6 +137,24 @@ def test_a_command_that_saves_nothing_ends_at_a_sigterm():
         process.communicate()
 
 
+def test_a_ctrl_c_that_only_one_gets_ends_both():
+    """At once, and not when the other is done, nor five minutes later."""
+    code = """
+import time
+from pea_jax import command, processes
+def main():
+    if processes.is_first():
+        time.sleep(99)
+    raise KeyboardInterrupt
+command.run(main)
+"""
+    first, second = start_two([sys.executable, "-c", code])
+    _, interrupted = second.communicate(timeout=60)
+    _, lost = first.communicate(timeout=10)
+    assert (first.returncode, second.returncode) == (1, 130), (lost, interrupted)
+    assert "error: interrupted" in interrupted and "error: process 1 of this run was lost" in lost
+
+
 def test_an_error_that_nobody_expected_ends_a_process_at_once():
     """And not when its threads, or the other processes, are done."""
     waiting = "import sys, threading, time; threading.Thread(target=time.sleep, args=[600]).start()"
