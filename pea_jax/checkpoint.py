@@ -130,7 +130,7 @@ def choose_step(folder: pathlib.Path, step: int | None) -> int:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    while inner := error.__cause__ or error.__context__:
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return error
 

@@ -75,18 +75,26 @@ def run(main: Callable[[], None]) -> None:
     except Interrupted as stop:
         print(stop, flush=True)
         code = stop.code or TERMINATED_CODE.value
-        if stop.alone and processes.several():
-            os._exit(code)  # `sys.exit` waits for the other processes, which end when this one is gone
+        if stop.alone:
+            _leave_the_others(code)
         processes.leave()
         sys.exit(code)
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+        print("error: interrupted", file=sys.stderr, flush=True)
+        _leave_the_others(130)
         sys.exit(130)
+
+
+def _leave_the_others(code: int) -> None:
+    """Of several processes: `sys.exit` waits for the others, which end when this one is gone."""
+    if processes.several():
+        processes.fail()
+        os._exit(code)
 
 
 def _end_with(error: PeaError) -> NoReturn:
     if isinstance(error, Stalled) or processes.several():
-        companions.end(str(error))  # `sys.exit` waits for all threads, and for the other processes
+        companions.end(str(error), processes.fail)  # `sys.exit` waits for all threads, and for the other processes
     print("error:", *str(error).splitlines(), file=sys.stderr)
     sys.exit(1)
 

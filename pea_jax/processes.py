@@ -58,6 +58,7 @@ def _show_and_end(kind: type[BaseException], error: BaseException, trace: types.
     """At an error that nobody expected: else this process would wait for the others, who wait for it."""
     sys.__excepthook__(kind, error, trace)
     sys.stderr.flush()
+    fail()
     os._exit(1)
 
 
@@ -72,7 +73,7 @@ def _watch(host: str) -> None:
     else:
         host, told = _tell("").split()
         connections = connect(host, int(told), number)
-    _companions = Companions(connections)
+    _companions = Companions(number, connections)
 
 
 def _tell(text: str) -> str:
@@ -85,6 +86,12 @@ def leave() -> None:
     """Say to the others that this process ends in order."""
     if _companions:
         _companions.leave()
+
+
+def fail() -> None:
+    """Say to the others that this process fails, before it ends without waiting for them."""
+    if _companions:
+        _companions.fail()
 
 
 def several() -> bool:

@@ -65,7 +65,7 @@ class Report:
             with writing(workdir):
                 _drop_entries_after(self._path, first_step)
                 self._file = self._path.open("a")
-                self._events = _Events(workdir / "tensorboard", first_step + 1)
+                self._events = _Events(workdir / "tensorboard", first_step + 1 if first_step else 0)
         self._batch_size, self._peak_flops = batch_size, peak_flops
         self.restart_clock(first_step)
         self._bar = _Bar()
@@ -175,7 +175,8 @@ class _Events:
         self._folder, self._summary, self._event = folder, summary, event_pb2.Event
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = event_file_writer.EventsWriter(str(folder / "events"))
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # drops what a killed run wrote later
+        # Drops what a killed run wrote from this step on: of one that begins anew also the pictures before its first.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(first_step, session_log=start)
         self.close = self._writer.close
 

@@ -64,3 +64,15 @@ def test_another_configuration_or_damage_stops_the_run(tmp_path):
         pytest.raises(PeaError, match="cannot be restored"),
     ):
         checkpoints.restore(new_state(), batches())
+
+
+def test_a_file_of_no_bytes_is_told_by_what_is_wrong_with_it(tmp_path):
+    """As a machine that lost its power leaves them."""
+    with Checkpoints(tmp_path / "checkpoints", every=1, keep=1) as checkpoints:
+        checkpoints.save(1, new_state(), batches())
+    (tmp_path / "checkpoints" / "1" / "state" / "_METADATA").write_bytes(b"")
+    with (
+        Checkpoints(tmp_path / "checkpoints", every=1, keep=1) as checkpoints,
+        pytest.raises(PeaError, match=r"cannot be restored \(Expecting value: line 1 column 1"),
+    ):
+        checkpoints.restore(new_state(), batches())

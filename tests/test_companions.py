@@ -2,6 +2,7 @@
 
 import queue
 import socket
+import time
 
 import pytest
 
@@ -21,20 +22,49 @@ def three():
         connection.close()
 
 
+def noting(said: queue.Queue):
+    """Notes a reason where a process would print it and end, and tells it on."""
+    return lambda reason, tell: said.put(reason) or tell()
+
+
 def test_the_lost_one_is_named_to_all(three):
     held, first, second = three
     said = queue.Queue()
-    Companions(held, said.put)
-    Companions({0: second}, said.put)
+    Companions(0, held, noting(said))
+    Companions(2, {0: second}, noting(said))
     first.close()
     assert "process 1 of this run was lost" in said.get(timeout=5)
     assert "process 1 of this run was lost" in said.get(timeout=5)
 
 
+def test_process_0_fails_when_the_others_have_heard_of_it(three):
+    """And gone; else JAX ends them, with words of its own."""
+    held, first, second = three
+    zero, said = Companions(0, held, noting(queue.Queue())), queue.Queue()
+
+    def gone(reason: str, connection: socket.socket) -> None:
+        time.sleep(0.2)
+        said.put(reason)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    Companions(1, {0: first}, lambda reason, _: gone(reason, first))
+    Companions(2, {0: second}, lambda reason, _: gone(reason, second))
+    zero.fail()
+    assert said.qsize() == 2 and "process 0 of this run was lost" in said.get()
+
+
+def test_nobody_is_waited_for_without_end(three, monkeypatch):
+    monkeypatch.setattr(companions, "MOMENT", 0.1)
+    held, *_ = three
+    begin = time.monotonic()
+    Companions(0, held, noting(queue.Queue())).fail()
+    assert time.monotonic() - begin < 5
+
+
 def test_whoever_ends_in_order_is_not_lost(three):
     held, first, second = three
     said = queue.Queue()
-    zero, other = Companions(held, said.put), Companions({0: second}, said.put)
+    zero, other = Companions(0, held, noting(said)), Companions(2, {0: second}, noting(said))
     first.sendall(companions.END)
     first.close()
     other.leave()

@@ -91,6 +91,16 @@ def test_what_only_one_has_been_given(world, fields, tmp_path, what: str):
     assert not (tmp_path / "run").exists()
 
 
+def test_processes_that_would_put_different_parts_into_a_cache(world, tmp_path):
+    arguments = commands.command("precompute", world[1], config=commands.CONFIG, out=tmp_path / "cache")
+    first, second = start_two(arguments, ["--config.seed=1"])
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 1 and "error: process 1 has another config or model than process 0" in errors, errors
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 1 and "Traceback" not in errors, errors
+    assert not (tmp_path / "cache" / "manifest.json").exists()
+
+
 def test_half_a_description_is_refused():
     with pytest.raises(PeaError, match=r"--num_processes, --process_id: needed as well.*or --distributed"):
         processes.join("localhost:1", None, None, detect=False)
@@ -125,6 +135,24 @@ def test_a_command_that_saves_nothing_ends_at_a_sigterm():
     assert all(process.wait(timeout=10) in (1, -signal.SIGTERM) for process in both)  # 1: the other was gone before
     for process in both:
         process.communicate()
+
+
+def test_a_ctrl_c_that_only_one_gets_ends_both():
+    """At once, and not when the other is done, nor five minutes later."""
+    code = """
+import time
+from pea_jax import command, processes
+def main():
+    if processes.is_first():
+        time.sleep(99)
+    raise KeyboardInterrupt
+command.run(main)
+"""
+    first, second = start_two([sys.executable, "-c", code])
+    _, interrupted = second.communicate(timeout=60)
+    _, lost = first.communicate(timeout=10)
+    assert (first.returncode, second.returncode) == (1, 130), (lost, interrupted)
+    assert "error: interrupted" in interrupted and "error: process 1 of this run was lost" in lost
 
 
 def test_an_error_that_nobody_expected_ends_a_process_at_once():

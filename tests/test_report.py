@@ -1,10 +1,13 @@
 import io
 import json
+import pathlib
 import re
+import struct
 
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboardX.proto import event_pb2
 
 from pea_jax.errors import PeaError
 from pea_jax.report import Report
@@ -56,6 +59,37 @@ def test_resuming_drops_what_came_after_the_checkpoint_and_half_a_line(tmp_path)
     with Report(tmp_path, first_step=2, num_steps=9, batch_size=1) as report:
         report.metrics(3, dict(loss=30.0))
     assert [(line["step"], line["loss"]) for line in entries(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_tensorboard_shows_every_step_and_picture_once(tmp_path):
+    """Of a run that was killed twice: before its first checkpoint, and after that of step 2."""
+    for first, last in ((0, 1), (0, 3), (2, 4)):
+        with Report(tmp_path, first_step=first, num_steps=4, batch_size=8) as report:
+            for step in range(first, last + 1):
+                if step > first:
+                    report.metrics(step, dict(loss=float(last)))
+                if step in (0, 4):
+                    report.picture("samples", step, np.zeros((4, 4, 3), np.uint8))
+        (file,) = (tmp_path / "tensorboard").glob("events.out.*")
+        file.rename(tmp_path / "tensorboard" / f"{first}-{last}")  # those of one second have one name
+    losses, pictures = shown([tmp_path / "tensorboard" / name for name in ("0-1", "0-3", "2-4")])
+    assert losses == [(1, 3.0), (2, 3.0), (3, 4.0), (4, 4.0)] and pictures == [0, 4]
+
+
+def shown(files: list[pathlib.Path]) -> tuple[list[tuple[int, float]], list[int]]:
+    """Losses and steps of pictures, as TensorBoard understands them: a start drops what is there from its step on."""
+    losses, pictures = [], []
+    for content in (file.read_bytes() for file in files):
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            if event.session_log.status == event_pb2.SessionLog.START:
+                losses = [(step, loss) for step, loss in losses if step < event.step]
+                pictures = [step for step in pictures if step < event.step]
+            losses += [(event.step, value.simple_value) for value in event.summary.value if value.tag == "loss"]
+            pictures += [event.step for value in event.summary.value if value.HasField("image")]
+    return losses, pictures
 
 
 @pytest.mark.parametrize("line", [b"\n", b"\0\0\0\n", b"\xff\n", b"{}\n", b"3\n", b"<<<<<<< HEAD\n"])

@@ -64,10 +64,7 @@ class CacheWriter:
         sizes = [[*part.bucket, len(part.rows)] for part in parts]  # width, height, samples
         self._manifest = json.loads(json.dumps({**manifest, "parts": sizes}))
         if (self._folder / _MANIFEST).exists():
-            found = read_manifest(folder)
-            _check(str(folder), found | {"parts": None}, self._manifest | {"parts": None})
-            if found.get("parts") != sizes:
-                raise _other(str(folder), "parts", _counts(found.get("parts")), _counts(sizes))
+            self._check_manifest()
 
     def missing(self, process_index: int = 0, process_count: int = 1) -> list[CachePart]:
         """This process's share of the parts that are still to be written."""
@@ -81,7 +78,7 @@ class CacheWriter:
         "native" []. There may be fewer records than rows, where samples were bad.
 
         Raises:
-          PeaError: the folder cannot be written.
+          PeaError: the folder cannot be written, or another run has begun another cache there meanwhile.
         """
         with _new_folder(self._folder):
             path = self._path(part)
@@ -91,9 +88,19 @@ class CacheWriter:
                         torn.unlink(missing_ok=True)
             with _whole(path) as partial:
                 array_records.write(partial, map(_serialize, records))
-            if not (self._folder / _MANIFEST).exists():
-                with _whole(self._folder / _MANIFEST) as partial:
-                    partial.write_text(json.dumps(self._manifest, indent=1, sort_keys=True))
+                if not (self._folder / _MANIFEST).exists():
+                    self._write_manifest()
+                self._check_manifest()  # of who was the first to have a part; no other may be put beside it
+
+    def _write_manifest(self) -> None:
+        with _whole(self._folder / _MANIFEST) as partial:
+            partial.write_text(json.dumps(self._manifest, indent=1, sort_keys=True))
+
+    def _check_manifest(self) -> None:
+        found = read_manifest(self._folder)
+        _check(str(self._folder), found | {"parts": None}, self._manifest | {"parts": None})
+        if found.get("parts") != (sizes := self._manifest["parts"]):
+            raise _other(str(self._folder), "parts", _counts(found.get("parts")), _counts(sizes))
 
     def _path(self, part: CachePart) -> pathlib.Path:
         return _part_path(self._folder, part.number)

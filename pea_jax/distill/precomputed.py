@@ -1,6 +1,7 @@
 """The cache of a config's training set: made part by part, and opened only if it was made as the config says."""
 
 import functools
+import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -74,6 +75,7 @@ def _write_missing(
     training: TrainingSet,
     manifest: dict[str, Any],
 ) -> int:
+    processes.check_same("config or model", lambda: json.dumps(manifest, sort_keys=True))
     writer = CacheWriter(folder, manifest, divide(training.rows_by_bucket))
     missing = writer.missing(jax.process_index(), jax.process_count())
     if not missing:

@@ -134,6 +134,17 @@ def test_arrays_may_lie_in_any_order(folder):
     assert_same(CachedSource(folder)[0], views)
 
 
+def test_what_another_has_begun_meanwhile_is_not_mixed_with(folder):
+    """Both find an empty folder, and what the second has made fits neither manifest nor parts of the first."""
+    first, second = writer(folder), writer(folder, MANIFEST | {"variants": 1})
+    part = second.missing()[0]
+    write_all(first)
+    with pytest.raises(PeaError, match="made with variants = 3, this run has 1"):
+        second.write(part, (record(row + 100) for row in part.rows))
+    assert_same(CachedSource(folder)[0], record(0))
+    assert sorted(os.listdir(folder)) == ["manifest.json", *(f"part-0000{n}.array_record" for n in range(3))]
+
+
 def test_manifest(folder):
     write_all(writer(folder))
     CachedSource(folder, MANIFEST)
