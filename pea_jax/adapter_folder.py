@@ -183,7 +183,8 @@ def card(description: dict[str, Any], parameters: int) -> str:
 
 def _loading(base_model: str, config: str | None) -> str:
     """How diffusers is told to load it; one in a single file is what has its config elsewhere."""
-    return f'from_single_file("{base_model}", config="{config}")' if config else f'from_pretrained("{base_model}")'
+    name, given = (json.dumps(each, ensure_ascii=False) for each in (base_model, config))  # with the quotes of Python
+    return f"from_single_file({name}, config={given})" if config else f"from_pretrained({name})"
 
 
 def front_matter(description: dict[str, Any]) -> str:
@@ -194,7 +195,8 @@ def front_matter(description: dict[str, Any]) -> str:
         lines.append(f"license: {licence}")
     if base_model and REPO_ID.fullmatch(base_model) and not is_here(base_model):
         lines += [f"base_model: {base_model}", "base_model_relation: adapter"]
-    lines += ["language:", *(f'- "{language}"' for language in languages)] if languages else []  # a bare no is false
+    quoted = (json.dumps(language, ensure_ascii=False) for language in languages)  # a bare no is false
+    lines += ["language:", *(f"- {language}" for language in quoted)] if languages else []
     return "\n".join([*lines, "tags:", "- text-to-image", "- pea-diffusion", "---", ""])
 
 

@@ -181,6 +181,8 @@ def _lora(text: str) -> tuple[str, float]:
         path, factor = text, 1.0  # a colon in the name
     if not pathlib.Path(path).is_file():
         raise PeaError(f"--lora {text}: no such file; give FILE, or FILE:SCALE with a number")
+    if not math.isfinite(factor):
+        raise PeaError(f"--lora {text}: its scale must be a finite number")
     return path, factor
 
 

@@ -233,6 +233,7 @@ def _command(name: str, fields: dict[str, object], workdir: pathlib.Path, out: p
     [
         (dict(prompts="{}/none.txt"), "{}/none.txt: cannot be read (No such file or directory)"),
         (dict(lora="{}/style.safetensors:0.5"), "--lora {}/style.safetensors:0.5: no such file"),
+        (dict(lora="README.md:nan"), "--lora README.md:nan: its scale must be a finite number"),
         (dict(controlnet="{}"), "--controlnet and --control_image go together"),
         (dict(init_image="{}/none.png"), "{}/none.png: cannot be read (No such file or directory)"),
         (dict(control_scale=0.5), "--control_scale, --control_start and --control_end are of a ControlNet"),

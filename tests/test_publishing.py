@@ -67,7 +67,9 @@ def test_all_of_it_goes(folder: pathlib.Path, sent: list, capsys: pytest.Capture
 
 
 def test_norwegian_is_no_truth_value():
-    assert yaml.safe_load(adapter_folder.front_matter({"language": "no"}).split("---")[1])["language"] == ["no"]
+    for language in ("no", 'a "b"', "\\u", "язык"):
+        text = adapter_folder.front_matter({"language": language})
+        assert yaml.safe_load(text.split("---")[1])["language"] == [language]
 
 
 def test_the_card_says_what_it_is(folder: pathlib.Path):
@@ -100,9 +102,9 @@ def test_the_card_says_what_it_is(folder: pathlib.Path):
 
 def test_a_base_model_in_one_file_is_loaded_as_one(folder: pathlib.Path):
     description = json.loads((folder / "config.json").read_text())
-    description["base_model"] = "tuned.safetensors"
+    description["base_model"] = 'my "tuned".safetensors'
     description["training"]["base_model_config"] = "stabilityai/stable-diffusion-xl-base-1.0"
-    loading = 'from_single_file("tuned.safetensors", config="stabilityai/stable-diffusion-xl-base-1.0")'
+    loading = r'from_single_file("my \"tuned\".safetensors", config="stabilityai/stable-diffusion-xl-base-1.0")'
     card = adapter_folder.card(description, 1)
     assert f"pipe = StableDiffusionXLPipeline.{loading}\n" in card and "Pipeline.from_pretrained" not in card
 

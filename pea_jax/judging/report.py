@@ -24,7 +24,7 @@ NOTE = (
 STYLE = """
 body { font-family: sans-serif; margin: 2em; max-width: 80em }
 table { border-collapse: collapse; margin-bottom: 2em }
-th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: left; vertical-align: top; unicode-bidi: plaintext }
+th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: start; vertical-align: top }
 img { max-width: 256px; image-rendering: auto }
 """
 
@@ -66,7 +66,7 @@ def as_markdown(
         parts += ["| prompt | " + " | ".join(systems) + " |", "| --- |" + " --- |" * len(systems)]
     for prompt, paths in rows:
         cells = ["" if path is None else f"![]({_link(path, beside)})" for path in paths.values()]
-        parts.append(f"| {_caption(prompt).replace('|', ' ')} | " + " | ".join(cells) + " |")
+        parts.append(f"| {'<br>'.join(_captions(prompt)).replace('|', ' ')} | " + " | ".join(cells) + " |")
     return "\n".join(parts) + "\n"
 
 
@@ -83,15 +83,17 @@ def as_html(title: str, tables: Sequence[Table], rows: Sequence[PictureRow], not
         parts.append(f"<h2>Pictures</h2>\n<table>\n<tr><th>prompt</th>{head}</tr>")
         for prompt, paths in rows:
             cells = "".join(f"<td>{'' if path is None else _embedded(path)}</td>" for path in paths.values())
-            parts.append(f"<tr><td>{_caption(prompt)}</td>{cells}</tr>")
+            # Each by itself from right to left if it is Arabic or Hebrew.
+            captions = "".join(f'<div dir="auto">{caption}</div>' for caption in _captions(prompt))
+            parts.append(f"<tr><td>{captions}</td>{cells}</tr>")
         parts.append("</table>")
     return "\n".join([*parts, "</body></html>\n"])
 
 
-def _caption(prompt: Prompt) -> str:
-    """In one line, as a row of Markdown must be."""
+def _captions(prompt: Prompt) -> list[str]:
+    """Each in one line, as a row of Markdown must be."""
     texts = (prompt.prompt, prompt.english, prompt.category)
-    return "<br>".join(html.escape(" ".join(text.split())) for text in texts if text)
+    return [html.escape(" ".join(text.split())) for text in texts if text]
 
 
 def _link(path: pathlib.Path, beside: pathlib.Path) -> str:

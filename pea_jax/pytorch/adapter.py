@@ -134,8 +134,11 @@ class PEAdapter(nn.Module):
           dtype: of the text encoder and of the result.
 
         Raises:
-          PeaError: `texts` is one string, or no list of texts with one at least, or one holds half of a surrogate pair.
+          PeaError: `texts` is one string, or no list of texts with one at least, or one holds half of a surrogate pair;
+            or `device` is one without memory.
         """
+        if device.type == "meta":  # as of a pipeline whose UNet alone is offloaded; what goes there does not come back
+            raise PeaError("device meta holds no numbers; offload the whole pipeline, with enable_model_cpu_offload()")
         self.to(device, torch.float32)  # also where it was taken to the dtype of a pipeline
         prompt_embeds, pooled = self(self.text_encoder[0].encode(texts, device, dtype))
         found = dict(prompt_embeds=prompt_embeds) | ({} if pooled is None else dict(pooled_prompt_embeds=pooled))

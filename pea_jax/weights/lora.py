@@ -31,13 +31,14 @@ def merge_lora(model: nnx.Module, path: str | pathlib.Path, *, scale: float = 1.
     Args:
       model: a UNet, or a CLIP text encoder.
       path: safetensors, or `.bin`; kohya's, diffusers' or peft's names, LCM-LoRA and LoRA of convolutions among them.
+        Beside what peft itself has saved, `adapter_config.json` must lie.
       scale: the strength that pipelines let one choose.
       component: which network of the pipeline `model` is: `unet`, `text_encoder` or `text_encoder_2`. A file may be
         meant for several (`lora_components` tells): merge it into each.
 
     Raises:
-      PeaError: the file is broken, is of another method, has nothing for `component`, or has keys or shapes that
-        `model` does not have, which are all listed.
+      PeaError: the file is broken, is of another method, has nothing for `component`, has numbers that are not finite,
+        or keys or shapes that `model` does not have, which are all listed.
     """
     path = pathlib.Path(path)
     if component not in COMPONENTS:
@@ -52,7 +53,9 @@ def merge_lora(model: nnx.Module, path: str | pathlib.Path, *, scale: float = 1.
     changed = []
     for name, layer in targets.items():
         axes_path, variable = parameters[name]
-        changed.append((axes_path, variable.replace(_merged(variable[...], axes_path, layer, scale))))
+        if not np.isfinite(change := _change(layer, scale)).all():
+            raise PeaError(f"{path}: {name}: numbers that are not finite; its training failed, or the file is broken")
+        changed.append((axes_path, variable.replace(_merged(variable[...], axes_path, change))))
     nnx.update(model, nnx.from_flat_state(changed))
 
 
@@ -82,12 +85,16 @@ def _is_product(down: tuple[int, ...], up: tuple[int, ...], wanted: tuple[int, .
     return (up[0], down[1]) == wanted[:2] and (down[2:] == kernel or not kernel and math.prod(down[2:]) == 1)
 
 
-def _merged(weight: jax.Array, path: tuple[Any, ...], layer: Layer, scale: float) -> jax.Array:
-    """`weight`, where it lies, plus what `layer` says in PyTorch's layout."""
+def _change(layer: Layer, scale: float) -> np.ndarray:
+    """`[out, in * ...]` of PyTorch's layout."""
     down, up = _read(layer.down), _read(layer.up)
     rank = down.shape[0]
     factor = scale * (rank if layer.alpha is None else layer.alpha) / rank
-    change = factor * (up.reshape(-1, rank) @ down.reshape(rank, -1))
+    return factor * (up.reshape(-1, rank) @ down.reshape(rank, -1))
+
+
+def _merged(weight: jax.Array, path: tuple[Any, ...], change: np.ndarray) -> jax.Array:
+    """`weight`, where it lies, plus `change`."""
     axes = torch_axes(path, weight.ndim)
     torch_shape = tuple(weight.shape[axis] for axis in np.argsort(axes))
     change = change.reshape(torch_shape).transpose(axes)

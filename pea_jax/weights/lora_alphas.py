@@ -1,4 +1,5 @@
-"""The alpha of a LoRA's layers: a tensor beside the factors, or in the metadata, where diffusers keeps peft's."""
+"""The alpha of a LoRA's layers: a tensor beside the factors, in the metadata, where diffusers keeps peft's, or in
+peft's own file."""
 
 import json
 import pathlib
@@ -11,22 +12,43 @@ from safetensors import safe_open
 from pea_jax.errors import PeaError
 from pea_jax.weights.stored import StoredArray
 
-METADATA = "lora_adapter_metadata"
+METADATA, PEFT_CONFIG = "lora_adapter_metadata", "adapter_config.json"
 REFUSED = ("use_dora", "use_rslora", "lora_bias")
 
 
-def stated_alphas(path: pathlib.Path, component: str) -> Callable[[str], float | None]:
-    """A function from a module's name to the alpha that the metadata states for it, None if it states none.
+AlphaOf = Callable[[str], float | None]  # of a module's name; None if nothing is stated
+
+
+def stated_alphas(path: pathlib.Path, component: str) -> AlphaOf:
+    """What the metadata state for a module.
 
     Raises:
       PeaError: the metadata are broken, or state what is more than LoRA.
     """
     try:
-        fields = _fields(path, component)
-        patterns = {name: float(alpha) for name, alpha in (fields.get("alpha_pattern") or {}).items()}
-        default = None if fields.get("lora_alpha") is None else float(fields["lora_alpha"])
+        return _alpha_of(path, _fields(path, component))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise PeaError(f"{path}: the metadata {METADATA!r} are not those of a LoRA ({error})") from error
+
+
+def peft_alphas(path: pathlib.Path) -> AlphaOf:
+    """What peft's `adapter_config.json` beside the file states for a module.
+
+    Raises:
+      PeaError: it is missing or broken, or states what is more than LoRA.
+    """
+    config = path.with_name(PEFT_CONFIG)
+    if not config.is_file():
+        raise PeaError(f"{path}: written by peft, which puts alpha into {PEFT_CONFIG}; copy that beside it")
+    try:
+        return _alpha_of(path, json.loads(config.read_bytes()))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise PeaError(f"{config}: not the config of a LoRA ({error})") from error
+
+
+def _alpha_of(path: pathlib.Path, fields: dict[str, Any]) -> AlphaOf:
+    patterns = {name: float(alpha) for name, alpha in (fields.get("alpha_pattern") or {}).items()}
+    default = None if fields.get("lora_alpha") is None else float(fields["lora_alpha"])
     if odd := [name for name in REFUSED if fields.get(name)]:
         raise PeaError(f"{path}: {odd[0]} is not supported, only plain LoRA")
 

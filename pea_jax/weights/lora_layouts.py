@@ -1,4 +1,4 @@
-"""The layouts of LoRA files: kohya's (LCM-LoRA too), and diffusers' of every age, peft's names among them.
+"""The layouts of LoRA files: kohya's (LCM-LoRA too), diffusers' of every age, peft's names among them, and peft's own.
 
 Whatever its layout, a file says for some layers of a network: add `alpha / rank * up @ down` to the weight.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pea_jax.errors import PeaError
-from pea_jax.weights.lora_alphas import scalar, stated_alphas
+from pea_jax.weights.lora_alphas import peft_alphas, scalar, stated_alphas
 from pea_jax.weights.pickled_files import open_pickled
 from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import StoredArray
@@ -20,6 +20,8 @@ KOHYA_KEY = re.compile(rf"({'|'.join(KOHYA)})(.+)\.(lora_down\.weight|lora_up\.w
 # diffusers knows these layers by the first implementation's names alone.
 ADD_EMBEDDING = {"add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+# What peft's `save_pretrained` puts before every name; which network it is of it does not say.
+PEFT_PREFIX = "base_model.model."
 PEFT_KEY = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|alpha)")
 ROLES = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_down.weight": "down", "lora_up.weight": "up"}
 # By a part of their keys, a dot after these: methods that are not `W + up @ down`.
@@ -67,7 +69,8 @@ def read_layers(path: pathlib.Path, component: str, layers_per_block: int) -> di
         entries[module][role] = tensors[key]
     if halves := sorted(module for module, roles in entries.items() if not roles.keys() >= {"down", "up"}):
         raise PeaError(f"{path}: one of the two factors is missing for {', '.join(halves[:8])}")
-    alpha_of = stated_alphas(path, component)
+    of_peft = any(key.startswith(PEFT_PREFIX) for key in own)
+    alpha_of = peft_alphas(path) if of_peft else stated_alphas(path, component)
     return {
         module: Layer(
             roles["down"], roles["up"], scalar(path, roles["alpha"]) if "alpha" in roles else alpha_of(module)
@@ -99,6 +102,8 @@ def component_of(key: str) -> str | None:
         return KOHYA[kohya[1]]
     if not re.search(r"[._]lora[._]|lora_linear_layer|\.alpha$", key):
         return None
+    if key.startswith(PEFT_PREFIX):  # a text encoder may be either of two
+        return None if key.startswith(PEFT_PREFIX + "text_model.") else "unet"
     head = key.split(".")[0]
     # The oldest files, of attention processors only, do not name the UNet.
     return head if head in COMPONENTS else "unet" if re.match(r"(down|up)_blocks\.|mid_block\.", key) else None
@@ -120,7 +125,9 @@ def _diffusers_names(
         for new, key in renamed.items():
             kohya = KOHYA_KEY.fullmatch(new)
             plain = (
-                _from_kohya(conversion, kohya[1], kohya[2], kohya[3]) if kohya else new.removeprefix(component + ".")
+                _from_kohya(conversion, kohya[1], kohya[2], kohya[3])
+                if kohya
+                else new.removeprefix(PEFT_PREFIX).removeprefix(component + ".")
             )
             result[key] = _module_and_role(_from_older(dicts, plain, component))
     except (ValueError, IndexError, KeyError) as error:

@@ -182,6 +182,14 @@ def test_a_copy_gives_the_same(emoji, pipe, copied):
     torch.testing.assert_close(copied(emoji[1]).encode(pipe, PROMPTS), expected, rtol=0, atol=0)
 
 
+def test_a_device_without_memory_is_refused(emoji, pipe):
+    """Weights that were taken there would be lost: a pipeline names it whose UNet alone was offloaded."""
+    expected = emoji[1].encode(pipe, PROMPTS)["prompt_embeds"]
+    with pytest.raises(PeaError, match="device meta holds no numbers"):
+        emoji[1].embed(PROMPTS, torch.device("meta"), torch.float32)
+    torch.testing.assert_close(emoji[1].encode(pipe, PROMPTS)["prompt_embeds"], expected)
+
+
 def test_pictures_are_those_of_jax(emoji, pipe, sdxl):
     """The whole way: prompts in Russian to pictures, from the same noise."""
     ours, theirs = emoji

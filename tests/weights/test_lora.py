@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 
 from pea_jax.errors import PeaError
@@ -280,6 +281,44 @@ def test_alpha_in_the_metadata_of_diffusers(unet, layers, tmp_path):
     assert_equal(actual["unet"], expected({"unet": unet}, {"unet": wanted}, SCALE)["unet"])
 
 
+@pytest.fixture
+def saved_by_peft(unet, layers, tmp_path) -> pathlib.Path:
+    """The file of weights in a folder of `save_pretrained`; alpha is 2, and 1 for `to_q`."""
+    names = [name for name in layers["unet"] if re.search(EVERYTHING, name)]
+    config = LoraConfig(r=RANK, lora_alpha=2, target_modules=names, alpha_pattern={"to_q": 1})
+    network = get_peft_model(randomised(sd15_unet()), config)
+    for name, module in network.base_model.model.named_modules():
+        if name in layers["unet"]:
+            module.lora_A.default.weight.data, module.lora_B.default.weight.data = layers["unet"][name][:2]
+    network.save_pretrained(tmp_path)
+    return tmp_path / "adapter_model.safetensors"
+
+
+def test_what_peft_saves(unet, layers, saved_by_peft):
+    """Its alpha is in a file of its own."""
+    network = PeftModel.from_pretrained(randomised(sd15_unet()), saved_by_peft.parent).merge_and_unload()
+    actual = merged({"unet": unet}, saved_by_peft, scale=1.0)["unet"]
+    assert lora_components(saved_by_peft) == ["unet"]
+    assert_equal(actual, {name: value.detach().numpy() for name, value in network.named_parameters()})
+    name = "mid_block.attentions.0.proj_in.weight"
+    assert np.abs(actual[name] - unet.state_dict()[name].numpy()).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda config: config.unlink(), "copy that beside it"),
+        (lambda config: config.write_text("{"), "adapter_config.json: not the config of a LoRA"),
+        (lambda config: config.write_text('{"use_rslora": true}'), "use_rslora is not supported"),
+    ],
+)
+def test_what_peft_saves_without_its_alpha(unet, saved_by_peft, change, said):
+    change(saved_by_peft.with_name("adapter_config.json"))
+    with pytest.raises(PeaError) as error:
+        merge_lora(ours("unet", unet), saved_by_peft)
+    assert said in str(error.value) and str(saved_by_peft.parent) in str(error.value)
+
+
 def test_dtype_and_the_other_parameters_stay(unet, layers, tmp_path):
     path = tmp_path / "lora.bin"
     one = {name: value for name, value in kohya(layers).items() if "mid_block_attentions_0_proj_in" in name}
@@ -315,6 +354,9 @@ KEY = "lora_unet_mid_block_attentions_0_proj_in"
         (lambda t: t.update({"something.else": torch.ones(1)}), "1 keys of no known LoRA layout (something.else)"),
         (lambda t: t.pop(f"{KEY}.lora_up.weight"), "factors is missing for mid_block.attentions.0.proj_in"),
         (lambda t: t.update({f"{KEY}.alpha": torch.ones(2)}), "an alpha of shape [2]"),
+        (lambda t: t.update({f"{KEY}.alpha": torch.tensor(torch.nan)}), "proj_in.weight: numbers that are not finite"),
+        (lambda t: t[f"{KEY}.lora_up.weight"].fill_(torch.inf), "proj_in.weight: numbers that are not finite"),
+        (lambda t: t.update({"base_model.model.text_model.lora_A.weight": torch.ones(1)}), "1 keys of no known LoRA"),
         (lambda t: t.update({f"{KEY}.lora_up.weight": torch.ones(5, RANK, 1, 1)}), "do not multiply to [8, 8, 1, 1]"),
         (lambda t: t.update({f"{KEY}.lora_up.weight": torch.ones(8, RANK, 1, 1, dtype=torch.int8)}), "dtype"),
         (
