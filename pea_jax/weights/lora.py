@@ -90,7 +90,8 @@ def _change(layer: Layer, scale: float) -> np.ndarray:
     down, up = _read(layer.down), _read(layer.up)
     rank = down.shape[0]
     factor = scale * (rank if layer.alpha is None else layer.alpha) / rank
-    return factor * (up.reshape(-1, rank) @ down.reshape(rank, -1))
+    with np.errstate(over="ignore", invalid="ignore"):  # who merges it looks
+        return factor * (up.reshape(-1, rank) @ down.reshape(rank, -1))
 
 
 def _merged(weight: jax.Array, path: tuple[Any, ...], change: np.ndarray) -> jax.Array:
