@@ -7,7 +7,7 @@ A sample is an image (`png`, `jpg`, `jpeg`, `webp`) and a `json` record with `ca
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def find_shards(patterns: str | Sequence[str]) -> list[File]:
     return [files[shard] or _missing(shard, pattern) for shard, pattern in named]
 
 
-def _missing(shard: str, pattern: str) -> File:
+def _missing(shard: str, pattern: str) -> NoReturn:
     folder = shard.rpartition("/")[0] or ("/" if shard.startswith("/") else ".")
     there = ", ".join(name for name in storage.list_names(folder) if name.endswith(".tar"))
     raise PeaError(f"{shard}: no such shard (of {pattern!r}); in its folder: {there or 'none'}")
@@ -100,9 +100,6 @@ class WebDatasetSource:
         shard, row = self._find(number)
         return _sample(shard, row, min(HEAD, int(row["image_size"])))
 
-    def key(self, number: int) -> str:
-        return _key(self._find(number)[1])
-
     def _find(self, number: int) -> tuple[str, np.void]:
         """The shard of a sample and its row in the index."""
         number = range(len(self))[number]
@@ -111,12 +108,8 @@ class WebDatasetSource:
         return index.shard.path, index.row(number - int(self._ends[which]) + index.count)
 
 
-def _key(row: np.void) -> str:
-    return row["key"].decode(errors="backslashreplace")
-
-
 def _sample(shard: str, row: np.void, image_size: int) -> Sample:
-    key = _key(row)
+    key = row["key"].decode(errors="backslashreplace")
     image, record = _read_both(
         shard, key, (int(row["image_offset"]), image_size), (int(row["record_offset"]), int(row["record_size"]))
     )

@@ -56,7 +56,7 @@ def test_samples_of_several_sets(write_shard, shard, make_sample, tmp_path):
     source = WebDatasetSource([str(tmp_path / "a-{000..000}.tar"), str(tmp_path / "b-{0..2}.tar")])
     assert len(source) == 26
     keys = [f"{number:03d}" for number in range(23)] + ["x", "ключ", "z"]
-    assert [source.key(number) for number in range(26)] == keys
+    assert [source[number].key for number in range(26)] == keys
     for number, red in [(0, 0), (22, 22), (23, 200), (24, 201), (25, 202), (-1, 202)]:
         sample = source[number]
         assert (sample.key, sample.caption("ru")) == (keys[number], f"яблоко {red}")
