@@ -1,4 +1,4 @@
-"""Judge adapters: by retrieval on a config's corpus, on prompts of your own, or folders of pictures by themselves.
+r"""Judge adapters: by retrieval on a config's corpus, on prompts of your own, or folders of pictures by themselves.
 
     python -m pea_jax.evaluate --adapter runs/ru-emoji/adapter --config configs/ru.py:emoji --out report.json
 
@@ -27,7 +27,7 @@ from pea_jax import config as configs
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter
 from pea_jax.distill import data, models
-from pea_jax.distill.judging import Judge, Judgement, read_concepts, report, table
+from pea_jax.distill.judging import TEACHER, Judge, Judgement, read_concepts, report, table
 from pea_jax.errors import PeaError
 from pea_jax.judging import evaluation
 from pea_jax.judging.drawing import folder_name
@@ -35,7 +35,7 @@ from pea_jax.judging.evaluation import Evaluation, Judges
 from pea_jax.judging.picture_files import pictures_in
 from pea_jax.judging.prompts import Prompt, read_prompts, read_translations
 from pea_jax.judging.report import PictureRow, as_html, as_json, as_markdown
-from pea_jax.judging.systems import TEACHER, TRANSLATED, conditioner_of
+from pea_jax.judging.systems import TRANSLATED, conditioner_of
 from pea_jax.judging.tables import tables
 from pea_jax.judging.translation import translate
 from pea_jax.report import console
