@@ -70,7 +70,7 @@ def main() -> None:
     command.check_file("--out", out := pathlib.Path(OUT.value))
     if (PROMPTS.value or FOLDER.value) and out.suffix.lower() != ".json":  # beside which are .md, .html and pictures
         raise PeaError(f"--out {out}: the report is JSON; name {out.with_suffix('.json')}")
-    _check_judges()
+    _check_flags()
     if PROMPTS.value:
         on_prompts(PROMPTS.value, out)
     elif FOLDER.value:
@@ -79,13 +79,15 @@ def main() -> None:
         on_corpus(out)
 
 
-def _check_judges() -> None:
+def _check_flags() -> None:
     """Refuses what would be left out without a word."""
-    of_prompts = dict(clip=CLIP, english_clip=ENGLISH_CLIP, pick_score=PICK_SCORE, image_reward=IMAGE_REWARD)
-    of_prompts |= dict(reference=REFERENCE, inception=INCEPTION)
-    given = [f"--{name}" for name, flag in of_prompts.items() if flag.value]
-    if given and not PROMPTS.value and not FOLDER.value:
-        raise PeaError(f"{given[0]} judges pictures of prompts or in folders; give --prompts or --folder")
+    judges = (CLIP, ENGLISH_CLIP, PICK_SCORE, IMAGE_REWARD, REFERENCE, INCEPTION)
+    if PROMPTS.value and FOLDER.value:
+        raise PeaError("--prompts and --folder: give one of them")
+    if not PROMPTS.value and (alone := [flag.name for flag in (TRANSLATIONS, TRANSLATOR, PICTURES) if flag.value]):
+        raise PeaError(f"--{alone[0]}: is of a prompt set; give --prompts as well")
+    if not PROMPTS.value and not FOLDER.value and (given := [flag.name for flag in judges if flag.value]):
+        raise PeaError(f"--{given[0]} judges pictures of prompts or in folders; give --prompts or --folder")
     if FOLDER.value and not PROMPTS.value and (PICK_SCORE.value or IMAGE_REWARD.value):
         raise PeaError("--pick_score and --image_reward judge a picture by its prompt; give --prompts")
     if PROMPTS.value and REFERENCE.value and not (INCEPTION.value or CLIP.value or ENGLISH_CLIP.value):
