@@ -21,11 +21,17 @@ _NEAR = 1 << 16  # a record so near to its image is read with it in one go
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The names that a pattern stands for: `a-{08..10}.tar` (zeros kept) and `{cat,dog}.tar`, side by side or alone."""
+    """The names that a pattern stands for: `a-{08..10}.tar` (zeros kept) and `{cat,dog}.tar`, side by side or alone.
+
+    Raises:
+      PeaError: it counts downwards, and would stand for nothing.
+    """
     match = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
     if match is None:
         return [pattern]
     first, last, words = match.groups()
+    if not words and int(first) > int(last):
+        raise PeaError(f"{pattern}: counts downwards; write {{{last}..{first}}}")
     parts = words.split(",") if words else [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
     tails = expand_braces(pattern[match.end() :])
     return [pattern[: match.start()] + part + tail for part in parts for tail in tails]
@@ -50,7 +56,8 @@ def find_shards(patterns: str | Sequence[str]) -> list[File]:
     """The shards of one or several patterns, in order.
 
     Raises:
-      PeaError: a shard is missing; the pattern and the tar files that exist in its folder are named.
+      PeaError: a shard is missing; the pattern and the tar files that exist in its folder are named. Or as
+        `expand_braces`.
     """
     patterns = patterns.split() if isinstance(patterns, str) else patterns
     named = [(shard, pattern) for pattern in patterns for shard in expand_braces(pattern)]

@@ -28,6 +28,12 @@ def test_expand_braces(pattern, names):
     assert expand_braces(pattern) == names
 
 
+def test_braces_that_count_downwards():
+    """No shard at all would be read of them, without a word where there are others beside."""
+    with pytest.raises(PeaError, match=r"a-\{11\.\.08\}\.tar: counts downwards; write \{08\.\.11\}"):
+        expand_braces("a-{11..08}.tar")
+
+
 def test_braces_without_quotes():
     """bash makes of `--train=a-{0..1}.tar` two flags; the same one twice is no such case."""
     check_quoted(["--train=a-{0..1}.tar", "--train=a-{0..1}.tar", "--training=b", "--validation=c"], ("--train",))
