@@ -1,4 +1,4 @@
-"""Judge adapters: by retrieval on a config's corpus, on prompts of your own, or folders of pictures by themselves.
+r"""Judge adapters: by retrieval on a config's corpus, on prompts of your own, or folders of pictures by themselves.
 
     python -m pea_jax.evaluate --adapter runs/ru-emoji/adapter --config configs/ru.py:emoji --out report.json
 
@@ -27,7 +27,7 @@ from pea_jax import config as configs
 from pea_jax import mesh as meshes
 from pea_jax.adapter import PEAdapter
 from pea_jax.distill import data, models
-from pea_jax.distill.judging import Judge, Judgement, read_concepts, report, table
+from pea_jax.distill.judging import TEACHER, Judge, Judgement, read_concepts, report, table
 from pea_jax.errors import PeaError
 from pea_jax.judging import evaluation
 from pea_jax.judging.drawing import folder_name
@@ -35,7 +35,7 @@ from pea_jax.judging.evaluation import Evaluation, Judges
 from pea_jax.judging.picture_files import pictures_in
 from pea_jax.judging.prompts import Prompt, read_prompts, read_translations
 from pea_jax.judging.report import PictureRow, as_html, as_json, as_markdown
-from pea_jax.judging.systems import TEACHER, TRANSLATED, conditioner_of
+from pea_jax.judging.systems import TRANSLATED, conditioner_of
 from pea_jax.judging.tables import tables
 from pea_jax.judging.translation import translate
 from pea_jax.report import console
@@ -70,7 +70,7 @@ def main() -> None:
     command.check_file("--out", out := pathlib.Path(OUT.value))
     if (PROMPTS.value or FOLDER.value) and out.suffix.lower() != ".json":  # beside which are .md, .html and pictures
         raise PeaError(f"--out {out}: the report is JSON; name {out.with_suffix('.json')}")
-    _check_judges()
+    _check_flags()
     if PROMPTS.value:
         on_prompts(PROMPTS.value, out)
     elif FOLDER.value:
@@ -79,13 +79,15 @@ def main() -> None:
         on_corpus(out)
 
 
-def _check_judges() -> None:
+def _check_flags() -> None:
     """Refuses what would be left out without a word."""
-    of_prompts = dict(clip=CLIP, english_clip=ENGLISH_CLIP, pick_score=PICK_SCORE, image_reward=IMAGE_REWARD)
-    of_prompts |= dict(reference=REFERENCE, inception=INCEPTION)
-    given = [f"--{name}" for name, flag in of_prompts.items() if flag.value]
-    if given and not PROMPTS.value and not FOLDER.value:
-        raise PeaError(f"{given[0]} judges pictures of prompts or in folders; give --prompts or --folder")
+    judges = (CLIP, ENGLISH_CLIP, PICK_SCORE, IMAGE_REWARD, REFERENCE, INCEPTION)
+    if PROMPTS.value and FOLDER.value:
+        raise PeaError("--prompts and --folder: give one of them")
+    if not PROMPTS.value and (alone := [flag.name for flag in (TRANSLATIONS, TRANSLATOR, PICTURES) if flag.value]):
+        raise PeaError(f"--{alone[0]}: is of a prompt set; give --prompts as well")
+    if not PROMPTS.value and not FOLDER.value and (given := [flag.name for flag in judges if flag.value]):
+        raise PeaError(f"--{given[0]} judges pictures of prompts or in folders; give --prompts or --folder")
     if FOLDER.value and not PROMPTS.value and (PICK_SCORE.value or IMAGE_REWARD.value):
         raise PeaError("--pick_score and --image_reward judge a picture by its prompt; give --prompts")
     if PROMPTS.value and REFERENCE.value and not (INCEPTION.value or CLIP.value or ENGLISH_CLIP.value):

@@ -51,8 +51,8 @@ def save_grid(
     for column, title in enumerate(column_titles):
         _draw(draw, left + column * column_width, MARGIN, title, fonts)
     y = top
-    for label, row_height, pictures in zip(row_labels, row_heights, rows, strict=True):
-        _draw(draw, MARGIN, y + (row_height - _size(label, fonts)[1]) // 2, label, fonts)
+    for label, label_height, row_height, pictures in zip(row_labels, label_heights, row_heights, rows, strict=True):
+        _draw(draw, MARGIN, y + (row_height - label_height) // 2, label, fonts)
         for column, picture in enumerate(pictures):
             image = Image.fromarray(np.asarray(picture)).resize((width, height), Image.Resampling.LANCZOS)
             canvas.paste(image, (left + column * column_width, y))

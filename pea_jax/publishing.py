@@ -60,7 +60,8 @@ def add_samples(folder: pathlib.Path, picture: pathlib.Path, title: str) -> None
 
 def samples_at(workdir: pathlib.Path, step: int) -> pathlib.Path | None:
     """The sheet that a training drew at that step, or the last one before; None: there is none."""
-    steps = {int(path.stem.removeprefix("step_")): path for path in (workdir / "samples").glob("step_*.png")}
+    sheets = ((path.stem.removeprefix("step_"), path) for path in (workdir / "samples").glob("step_*.png"))
+    steps = {int(number): path for number, path in sheets if number.isdecimal()}  # a user may keep copies there
     return steps[max(drawn)] if (drawn := [each for each in steps if each <= step]) else None
 
 

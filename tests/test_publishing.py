@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import types
 from typing import Any
 
@@ -31,6 +32,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     (tmp_path / "samples").mkdir()
     for step in (0, 9, 10):
         Image.fromarray(np.full((4, 4, 3), step, np.uint8)).save(tmp_path / "samples" / f"step_{step}.png")
+    shutil.copy(tmp_path / "samples" / "step_9.png", tmp_path / "samples" / "step_9 (copy).png")
     samples = publishing.samples_at(tmp_path, 9)
     assert samples is not None
     publishing.add_samples(tmp_path / "adapter", samples, "what it draws")

@@ -17,7 +17,6 @@ class Concept:
     key: str
     family: str
     names: dict[str, str]
-    keywords: dict[str, list[str]]
     pixels: np.ndarray  # uint8 [H, W, 3]
 
 
@@ -47,7 +46,6 @@ def read_split(
             key=sample.key,
             family=sample.family,
             names={language: caption(sample, language) for language in languages},
-            keywords={language: sample.keywords(language) for language in languages},
             pixels=_pixels(sample, size),
         )
         for sample in map(source.__getitem__, range(len(source)))

@@ -18,9 +18,10 @@ from pea_jax import command
 from pea_jax.config import check
 from pea_jax.data.loader import Example, PixelExample, check_buckets
 from pea_jax.data.samples import Sample
+from pea_jax.data.skipping import first_good
 from pea_jax.distill.overview import tables
 from pea_jax.distill.training_set import TrainingSet, caption_rules, check_usable, look_at
-from pea_jax.errors import BadSample, PeaError
+from pea_jax.errors import PeaError
 from pea_jax.grids import save_grid, wrapped
 from pea_jax.report import console
 
@@ -51,21 +52,19 @@ def write_sheet(config: ConfigDict, chosen: TrainingSet, path: str) -> None:
     """A row a sample, drawn from all: the whole picture, and two crops of it as training might take them.
 
     Raises:
-      PeaError: it cannot be written.
+      PeaError: it cannot be written, or no picture can be decoded.
     """
     rng = np.random.default_rng(config.seed)
     example = PixelExample(caption_rules(config), chosen.buckets, config.data.time_ids, config.data.max_pixels)
-    rows, labels = [], []
-    for number in rng.permutation(chosen.first(len(chosen.kept))):
-        try:
-            sample = chosen.source[int(number)]
-            draws = [example(sample, rng) for _ in range(2)]
-            rows.append([_thumbnail(sample.rgb()), *(_thumbnail(_picture(draw["pixels"])) for draw in draws)])
-        except BadSample:
-            continue
-        labels.append("\n".join(map(_wrapped, (_sizes(sample, draws[0]), draws[0]["caption"], draws[0]["caption_en"]))))
-        if len(rows) == PICTURES:
-            break
+
+    def row_and_label(sample: Sample) -> tuple[list[np.ndarray], str]:
+        draws = [example(sample, rng) for _ in range(2)]
+        row = [_thumbnail(sample.rgb()), *(_thumbnail(_picture(draw["pixels"])) for draw in draws)]
+        texts = _sizes(sample, draws[0]), draws[0]["caption"], draws[0]["caption_en"]
+        return row, "\n".join(map(_wrapped, texts))
+
+    numbers = rng.permutation(chosen.first(len(chosen.kept)))
+    rows, labels = zip(*first_good(chosen.source, row_and_label, PICTURES, numbers), strict=True)
     titles = ["whole", "cropped", "cropped again"]
     with command.whole_file("--out", pathlib.Path(path)) as partial:
         save_grid(partial, rows, column_titles=titles, row_labels=labels)

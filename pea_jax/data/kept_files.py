@@ -10,6 +10,7 @@ import tempfile
 
 from absl import logging
 
+from pea_jax.data.storage import is_remote
 from pea_jax.whole_files import whole
 
 
@@ -31,7 +32,7 @@ def _temporary() -> str:
 
 def places(path: str, suffix: str, cache_dir: str | None = None) -> list[pathlib.Path]:
     """Where what is kept of the file `path` may lie, the first choice first; nothing is written to remote stores."""
-    remote = "://" in path
+    remote = is_remote(path)
     folder, name = os.path.split(path if remote else os.path.abspath(path))
     cached = hashlib.sha256(folder.encode()).hexdigest()[:16]
     found = [pathlib.Path(cache_dir or default_folder()) / cached / f"{name}{suffix}"]

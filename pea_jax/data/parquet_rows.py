@@ -1,10 +1,12 @@
 """Rows of a parquet table as lines of JSON, written once: parquet itself reads thousands of rows to give one."""
 
+import contextlib
 import hashlib
 import importlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from pea_jax.data import storage
@@ -44,31 +46,38 @@ def picture_columns(path: str) -> list[str]:
     Raises:
       PeaError: pyarrow is not installed, or the table cannot be read.
     """
-    arrow, parquet = _pyarrow(path)
-    with storage.open_stream(path) as stream:
-        try:
-            kinds = {field.name: field.type for field in parquet.read_schema(stream)}
-        except arrow.ArrowException as error:
-            raise PeaError(f"{path}: not a whole parquet table ({' '.join(str(error).split())})") from error
-    embedded = {
-        name for name, kind in kinds.items() if arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    }
-    binary = {name for name, kind in kinds.items() if arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)}
+    with _opened(path) as (types, file):
+        kinds = {field.name: field.type for field in file.schema_arrow}
+    embedded = {name for name, kind in kinds.items() if types.is_struct(kind) and kind.get_field_index("bytes") >= 0}
+    binary = {name for name, kind in kinds.items() if types.is_binary(kind) or types.is_large_binary(kind)}
     return sorted(embedded | binary & PICTURES)
 
 
 def _write(path: str, target: pathlib.Path) -> None:
+    with target.open("w", encoding="utf-8") as lines:
+        for row in _rows(path):
+            lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def _rows(path: str) -> Iterator[dict[str, Any]]:
+    with _opened(path) as (types, file):
+        binary = types.is_binary, types.is_large_binary, types.is_struct
+        names = [field.name for field in file.schema_arrow if not any(kind(field.type) for kind in binary)]
+        for batch in file.iter_batches(columns=names):
+            yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+    """The module `pyarrow.types`, and the table as a `pyarrow.parquet.ParquetFile`."""
     arrow, parquet = _pyarrow(path)
-    with storage.open_stream(path) as stream, target.open("w", encoding="utf-8") as lines:
+    with storage.open_stream(path) as stream:
         try:
-            file = parquet.ParquetFile(stream)
-            binary = arrow.types.is_binary, arrow.types.is_large_binary, arrow.types.is_struct
-            names = [field.name for field in file.schema_arrow if not any(kind(field.type) for kind in binary)]
-            for batch in file.iter_batches(columns=names):
-                for row in batch.to_pylist():
-                    lines.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            yield arrow.types, parquet.ParquetFile(stream)
         except arrow.ArrowException as error:
             raise PeaError(f"{path}: not a whole parquet table ({' '.join(str(error).split())})") from error
+        except OSError as error:  # pyarrow's own as well, of damage inside
+            raise PeaError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy the table again") from error
         except UnicodeDecodeError as error:  # which parquet promises, and not every writer looks at
             raise PeaError(f"{path}: has a text that is not UTF-8 ({error}); write the table again") from error
 

@@ -107,7 +107,7 @@ class Sample:
         if self.image and image.format == "JPEG" and image.mode in ("RGB", "L"):
             with contextlib.suppress(ValueError):  # of what is damaged Pillow is the judge
                 return Image.fromarray(simplejpeg.decode_jpeg(self.image, strict=True))  # the same pixels, sooner
-        return _opaque(image)
+        return opaque(image)
 
     def _bad_image(self, reason: object) -> BadSample:
         return BadSample(f"{self.shard}: sample {self.key}: the image cannot be decoded ({reason})")
@@ -123,8 +123,10 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """The image in RGB; Pillow alone would show what is under transparency, and cut off all but 8 of 16 bits.
+def opaque(image: Image.Image) -> Image.Image:
+    """The image in RGB, on white where one can look through it.
+
+    Pillow alone would show what is under transparency, and cut off all but 8 of 16 bits.
 
     Raises:
       ValueError: nobody knows which of its numbers is white.

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -26,7 +25,7 @@ from pea_jax.data.captions import CaptionRules
 from pea_jax.data.samples import Part, Sample
 from pea_jax.data.sources import Source
 from pea_jax.errors import BadSample
-from pea_jax.report import console
+from pea_jax.report import counting
 
 ROW = np.dtype(
     [
@@ -45,7 +44,6 @@ _VERSION = 4  # of the format
 _CHUNK = 256  # samples a task of a thread
 _SPOTS = 1000  # samples of a part by which it is known whether they are as they were
 _NAMED = 100  # bad samples of a part whose message is kept
-_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 _LARGEST = np.iinfo(np.uint16).max
 
 
@@ -170,14 +168,17 @@ def _look_at(source: Source, surveyor: Surveyor, ranges: list[range], num_thread
     """The survey of each range of samples, in order."""
     if not ranges:
         return
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool, Progress(*_COLUMNS, console=console) as bar:
-        task = bar.add_task("looking at records and image headers", total=sum(map(len, ranges)))
+    total = sum(map(len, ranges))
+    with (
+        concurrent.futures.ThreadPoolExecutor(num_threads) as pool,
+        counting(total, "looking at records and image headers") as advance,
+    ):
         for numbers in ranges:
             chunks = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
             looks = []
             for look in pool.map(functools.partial(surveyor.look, source), chunks):
                 looks.append(look)
-                bar.advance(task, len(look.rows))
+                advance(len(look.rows))
             made = _joined(looks)
             yield dataclasses.replace(made, bad=made.bad[:_NAMED])
 

@@ -7,7 +7,7 @@ A sample is an image (`png`, `jpg`, `jpeg`, `webp`) and a `json` record with `ca
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -21,11 +21,17 @@ _NEAR = 1 << 16  # a record so near to its image is read with it in one go
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The names that a pattern stands for: `a-{08..10}.tar` (zeros kept) and `{cat,dog}.tar`, side by side or alone."""
+    """The names that a pattern stands for: `a-{08..10}.tar` (zeros kept) and `{cat,dog}.tar`, side by side or alone.
+
+    Raises:
+      PeaError: it counts downwards, and would stand for nothing.
+    """
     match = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
     if match is None:
         return [pattern]
     first, last, words = match.groups()
+    if not words and int(first) > int(last):
+        raise PeaError(f"{pattern}: counts downwards; write {{{last}..{first}}}")
     parts = words.split(",") if words else [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
     tails = expand_braces(pattern[match.end() :])
     return [pattern[: match.start()] + part + tail for part in parts for tail in tails]
@@ -50,7 +56,8 @@ def find_shards(patterns: str | Sequence[str]) -> list[File]:
     """The shards of one or several patterns, in order.
 
     Raises:
-      PeaError: a shard is missing; the pattern and the tar files that exist in its folder are named.
+      PeaError: a shard is missing; the pattern and the tar files that exist in its folder are named. Or as
+        `expand_braces`.
     """
     patterns = patterns.split() if isinstance(patterns, str) else patterns
     named = [(shard, pattern) for pattern in patterns for shard in expand_braces(pattern)]
@@ -58,7 +65,7 @@ def find_shards(patterns: str | Sequence[str]) -> list[File]:
     return [files[shard] or _missing(shard, pattern) for shard, pattern in named]
 
 
-def _missing(shard: str, pattern: str) -> File:
+def _missing(shard: str, pattern: str) -> NoReturn:
     folder = shard.rpartition("/")[0] or ("/" if shard.startswith("/") else ".")
     there = ", ".join(name for name in storage.list_names(folder) if name.endswith(".tar"))
     raise PeaError(f"{shard}: no such shard (of {pattern!r}); in its folder: {there or 'none'}")
@@ -100,9 +107,6 @@ class WebDatasetSource:
         shard, row = self._find(number)
         return _sample(shard, row, min(HEAD, int(row["image_size"])))
 
-    def key(self, number: int) -> str:
-        return _key(self._find(number)[1])
-
     def _find(self, number: int) -> tuple[str, np.void]:
         """The shard of a sample and its row in the index."""
         number = range(len(self))[number]
@@ -111,12 +115,8 @@ class WebDatasetSource:
         return index.shard.path, index.row(number - int(self._ends[which]) + index.count)
 
 
-def _key(row: np.void) -> str:
-    return row["key"].decode(errors="backslashreplace")
-
-
 def _sample(shard: str, row: np.void, image_size: int) -> Sample:
-    key = _key(row)
+    key = row["key"].decode(errors="backslashreplace")
     image, record = _read_both(
         shard, key, (int(row["image_offset"]), image_size), (int(row["record_offset"]), int(row["record_size"]))
     )

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from pea_jax.data import CaptionRules, EnglishAlone, JoinedSource, open_source
 from pea_jax.data.buckets import Size, check_time_ids, check_weights, group_by_bucket, nearest_buckets
@@ -71,9 +72,12 @@ def training_set(config: ConfigDict) -> TrainingSet:
 def look_at(config: ConfigDict) -> TrainingSet:
     """The samples of a config, after one look at each one's record and image header, which is kept.
 
+    From then on `config.data.max_pixels` alone says how large a picture may be, and Pillow's own limit does not hold.
+
     Raises:
       PeaError: the data cannot be read, or a rule is not known.
     """
+    Image.MAX_IMAGE_PIXELS = None
     data, buckets = config.data, buckets_of(config)
     check_time_ids(data.time_ids)
     weights = bucket_weights(config)

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from PIL import Image
 
-from pea_jax.judging.pixels import opaque
+from pea_jax.data.samples import opaque
 from pea_jax.models.inception import SIDE, WIDTH
 from pea_jax.text.chunks import ChunkedEncoder, chunks
 from pea_jax.weights.inception import load_inception

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from pea_jax.data.samples import opaque
 from pea_jax.errors import PeaError
 
 FILE, WHOLE_FILE = "preprocessor_config.json", "processor_config.json"
@@ -108,14 +109,6 @@ def _cropped(picture: Image.Image, size: Size, *, to_even: bool = False) -> Imag
     height, width = size
     left, top = (round(over / 2) if to_even else over // 2 for over in (picture.width - width, picture.height - height))
     return picture.crop((left, top, left + width, top + height))
-
-
-def opaque(picture: Image.Image) -> Image.Image:
-    """The picture in RGB, on white where one can look through it."""
-    if picture.mode == "RGB":
-        return picture
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def _read(folder: pathlib.Path) -> tuple[pathlib.Path, Mapping[str, Any]]:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pea_jax.adapter import PEAdapter
+from pea_jax.distill.judging import TEACHER
 from pea_jax.distill.models import FrozenModels
 from pea_jax.judging.drawing import System
 from pea_jax.judging.prompts import Prompt
@@ -17,7 +18,7 @@ from pea_jax.text.conditioner import AdapterConditioner
 from pea_jax.weights.adapter_layouts import read_config
 from pea_jax.weights.torch_names import to_torch_names
 
-TEACHER, TRANSLATED = "English teacher", "translation + teacher"
+TRANSLATED = "translation + teacher"
 
 
 def english_systems(

@@ -9,6 +9,7 @@ from pea_jax.errors import PeaError
 from pea_jax.judging.prompts import Prompt
 from pea_jax.sampling.prompt_files import lines_of
 from pea_jax.weights.locations import locate
+from pea_jax.whole_files import whole
 
 BATCH, LONGEST = 16, 128
 # What models of many languages call them: NLLB, mBART, M2M100. A Marian model knows one pair and is not told.
@@ -54,8 +55,8 @@ def _write(path: pathlib.Path, name: str, prompts: Sequence[Prompt], found: dict
         dict(id=prompt.id, prompt=prompt.prompt, english=found[prompt.id, prompt.prompt], model=name)
         for prompt in prompts
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    with whole(path) as partial:
+        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
 def _run(name: str, texts: list[str], language: str) -> list[str]:

@@ -10,7 +10,6 @@ def test_read_split(shard):
     assert [concept.key for concept in concepts] == [f"{number:03d}" for number in range(23)]
     last = concepts[22]
     assert last.names == {"en": "apple 22", "ru": "яблоко 22"}
-    assert last.keywords == {"en": [], "ru": ["плод"]}
     assert last.family == "022"
     np.testing.assert_array_equal(last.pixels, np.broadcast_to(np.uint8([22, 0, 0]), (8, 8, 3)))
 

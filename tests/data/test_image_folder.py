@@ -149,6 +149,10 @@ def test_tables_that_cannot_be_read(folder, tmp_path, monkeypatch):
     table.write_bytes(table.read_bytes()[:-9])
     with pytest.raises(PeaError, match=r"metadata\.parquet: not a whole parquet table"):
         ImageFolderSource(folder, str(tmp_path / "cache"))
+    pyarrow.parquet.write_table(pyarrow.table({"file_name": ["3.png"] * 1000}), table, use_dictionary=False)
+    table.write_bytes(table.read_bytes()[:30] + bytes(20) + table.read_bytes()[50:])
+    with pytest.raises(PeaError, match=r"metadata\.parquet: cannot be read \(.*snappy.*\); copy the table again"):
+        ImageFolderSource(folder, str(tmp_path / "cache"))
     assert not list((tmp_path / "cache").iterdir())
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(PeaError, match=r"metadata\.parquet: reading parquet needs pyarrow; pip install"):

@@ -66,6 +66,14 @@ def test_tables_and_sheet(shards, tmp_path):
     assert reds >= {0, 1, 2, 3, 4, 5, 50}
 
 
+def test_pictures_of_which_none_can_be_decoded(write_shard, tmp_path):
+    torn = {f"s{i}": members(i, (20, 20)) | {"png": png((i, 0, 0), (20, 20))[:45]} for i in range(6)}
+    write_shard("a.tar", torn)
+    result = inspect(f"{tmp_path}/a.tar", "--out", str(tmp_path / "sheet.png"))
+    assert (result.returncode, (tmp_path / "sheet.png").exists()) == (1, False)
+    assert re.fullmatch(r"error: .*/a\.tar: sample s\d: the image cannot be decoded .*\n", result.stderr), result.stderr
+
+
 def test_captions_and_paths_are_shown_as_they_are(write_shard, tmp_path):
     """What stands in brackets or between colons is no markup of the screen's."""
     own, english = "[red] แมว [/caption]", "a :cat: [1]"

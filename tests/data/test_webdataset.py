@@ -28,6 +28,12 @@ def test_expand_braces(pattern, names):
     assert expand_braces(pattern) == names
 
 
+def test_braces_that_count_downwards():
+    """No shard at all would be read of them, without a word where there are others beside."""
+    with pytest.raises(PeaError, match=r"a-\{11\.\.08\}\.tar: counts downwards; write \{08\.\.11\}"):
+        expand_braces("a-{11..08}.tar")
+
+
 def test_braces_without_quotes():
     """bash makes of `--train=a-{0..1}.tar` two flags; the same one twice is no such case."""
     check_quoted(["--train=a-{0..1}.tar", "--train=a-{0..1}.tar", "--training=b", "--validation=c"], ("--train",))
@@ -56,7 +62,7 @@ def test_samples_of_several_sets(write_shard, shard, make_sample, tmp_path):
     source = WebDatasetSource([str(tmp_path / "a-{000..000}.tar"), str(tmp_path / "b-{0..2}.tar")])
     assert len(source) == 26
     keys = [f"{number:03d}" for number in range(23)] + ["x", "ключ", "z"]
-    assert [source.key(number) for number in range(26)] == keys
+    assert [source[number].key for number in range(26)] == keys
     for number, red in [(0, 0), (22, 22), (23, 200), (24, 201), (25, 202), (-1, 202)]:
         sample = source[number]
         assert (sample.key, sample.caption("ru")) == (keys[number], f"яблоко {red}")

@@ -6,6 +6,7 @@ import pathlib
 import fsspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from pea_jax import config as configs
 from pea_jax.data.captions import Kind
@@ -47,6 +48,15 @@ def test_what_is_kept_of_remote_shards_lies_where_the_config_says(config, write_
     read(config)
     assert [path.name for path in (tmp_path / "cache").rglob("*.pea_index")] == ["a.tar.pea_index"]
     assert not (tmp_path / "home").exists()
+
+
+def test_how_large_a_picture_may_be_the_config_says_and_not_pillow(config, write_shard, monkeypatch, recwarn):  # noqa: F811
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    config.data.max_pixels = 64 * 64
+    write_shard("a.tar", {"a": members((30, 40)), "b": members(), "c": members((96, 64)), "d": members((64, 65))})
+    chosen = training_set(config)
+    assert chosen.kept.tolist() == [True, True, False, False] and chosen.removed["more than 4096 pixels"] == 2
+    assert not recwarn.list
 
 
 def test_the_published_filters_and_order(config, write_shard):  # noqa: F811

@@ -89,6 +89,8 @@ def _goes_on(world, place: pathlib.Path, out: pathlib.Path) -> None:
         (dict(prompts="nowhere.txt", config=commands.CONFIG), "nowhere.txt: no such file"),
         (dict(prompts="assets/prompts/ru.jsonl", config=commands.CONFIG, seeds="1,x"), "--seeds 1,x: must be whole"),
         (dict(clip="c"), "--clip judges pictures of prompts or in folders"),
+        (dict(prompts="a.txt", folder="a=b"), "--prompts and --folder: give one of them"),
+        (dict(translator="a", config=commands.CONFIG), "--translator: is of a prompt set; give --prompts"),
         (dict(folder="a=b", reference="b", clip="c", pick_score="d"), "--pick_score and --image_reward judge"),
         (dict(prompts="a.txt", reference="b"), "--reference needs --inception FILE"),
         (dict(folder="a=nowhere", reference="b", clip="c"), "nowhere: no such folder of pictures"),

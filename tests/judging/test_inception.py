@@ -27,6 +27,11 @@ def test_resizing_keeps_what_has_the_size_and_colours():
     assert sharp.min() == 0 and sharp.max() == 255 and np.unique(sharp).size > 1000  # not rounded to 8 bits
 
 
+def test_pictures_of_sixteen_bits_are_not_white():
+    grey = np.full((299, 299), 25700, np.uint16)
+    np.testing.assert_array_equal(inception.resize(Image.fromarray(grey)), np.full((299, 299, 3), 100))
+
+
 def test_features_of_any_number(monkeypatch):
     monkeypatch.setattr(inception, "load_inception", lambda path, mesh: Means())
     features = inception.InceptionFeatures("file")

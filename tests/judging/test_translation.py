@@ -56,6 +56,14 @@ def test_what_was_kept_is_read_whatever_its_letters(tmp_path: pathlib.Path):
     assert translate("a model", prompts, "ru", kept) == ["a red\x85cat"]
 
 
+def test_what_was_kept_stays_where_a_text_cannot_be_written(tmp_path: pathlib.Path):
+    kept, found = tmp_path / "translations.jsonl", {("1", "a red cat"): "a red cat"}
+    translation._write(kept, "a model", PROMPTS[:1], found)
+    with pytest.raises(UnicodeEncodeError):
+        translation._write(kept, "a model", PROMPTS, found | {("2", "apple"): "\ud800"})
+    assert translate("a model", PROMPTS[:1], "ru", kept) == ["a red cat"] and list(tmp_path.iterdir()) == [kept]
+
+
 def nllb(folder: pathlib.Path) -> transformers.PreTrainedTokenizerBase:
     return transformers.NllbTokenizer({word: number for number, word in enumerate(WORDS)}, [])
 
