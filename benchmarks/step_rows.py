@@ -1,4 +1,4 @@
-"""What `step.py` has measured so far: kept in a file row by row, shown as a table, held against the bars."""
+"""What `step.py` has measured so far: kept in a file row by row, shown as a table."""
 
 import dataclasses
 import pathlib

@@ -211,7 +211,7 @@ def test_a_remote_store_is_no_place_to_write(world, stopped, tmp_path, name):
     assert not (commands.ROOT / "gs:").exists()
 
 
-def test_export_replaces_nothing_but_an_adapter(world, stopped, tmp_path):
+def test_export_replaces_nothing_but_an_adapter(stopped, tmp_path):
     (tmp_path / "thesis.tex").touch()
     assert_refused(_command("export", {}, stopped, tmp_path), "holds no adapter (thesis.tex)", place=tmp_path)
 

@@ -50,7 +50,7 @@ def test_a_chip_holds_its_share_of_sdxl(sdxl, fsdp):
     assert sum(group.per_chip for group in found.values()) == whole + (total - whole) // fsdp
 
 
-def test_a_table_of_tokens_is_split(sdxl):
+def test_a_table_of_tokens_is_split():
     """Whose number no mesh divides; what is small is whole."""
     encoder = CLIPText(CLIPTextConfig.from_dict(BIG_G | {"vocab_size": 250_002 // 7}), True)
     placements = {name: x.sharding.spec for name, x in partition.named_leaves(placed(nnx.state(encoder), mesh_of(8)))}

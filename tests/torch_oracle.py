@@ -52,6 +52,13 @@ def nhwc(x: torch.Tensor) -> np.ndarray:
     return x.detach().permute(0, 2, 3, 1).numpy()
 
 
+def assert_same_pictures(pictures: np.ndarray, expected: np.ndarray) -> None:
+    """Whole levels, 0 to 255, are what a pipeline of diffusers gives in [0, 1]."""
+    assert expected.std() > 0.05, "a picture of one colour proves nothing"
+    # Rounding to whole levels hides half of one; what is left is 1e-3 of the range.
+    assert np.abs(pictures - 255 * expected).max() < 0.5 + 255e-3
+
+
 def relative_error(ours: Any, oracle: Any) -> float:
     """Largest absolute difference in units of the oracle's standard deviation; NaN is never small."""
     ours, oracle = np.asarray(ours, np.float64), np.asarray(oracle, np.float64)

@@ -28,7 +28,8 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """`dtype[dims]`, and the order of its axes in memory, the last one varying fastest last."""
+    """`dtype[dims]`; `layout` is the order of its axes in memory, the one that varies fastest first, and where there
+    are any its tiles and its memory space."""
 
     dtype: str
     dims: tuple[int, ...]

@@ -11,7 +11,7 @@ from flax import nnx
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
 from pea_jax.models.attention import attention
-from pea_jax.models.config_fields import check_choice, check_kinds, check_whole
+from pea_jax.models.config_fields import check_choice, check_heads, check_kinds, check_whole
 
 ACTIVATIONS = {"gelu": lambda x: jax.nn.gelu(x, approximate=False), "gelu_new": jax.nn.gelu, "relu": jax.nn.relu}
 ROBERTAS = ("roberta", "xlm-roberta", "camembert")
@@ -53,13 +53,11 @@ class BertConfig:
         if fields["padding_idx"] is not None:
             check_whole(fields, ["padding_idx"], least=0)
         check_choice("hidden_act", [fields["hidden_act"]], tuple(ACTIVATIONS))
-        result = cls(**fields)
+        check_heads(fields)
         for name, value in SUPPORTED.items():
             if config.get(name, value) != value:
                 raise PeaError(f"{name}={config[name]!r} is not supported (only {value!r})")
-        if result.hidden_size % result.num_attention_heads:
-            raise PeaError(f"hidden_size={result.hidden_size} must be a multiple of {result.num_attention_heads=}")
-        return result
+        return cls(**fields)
 
 
 class BertEmbeddings(nnx.Module):

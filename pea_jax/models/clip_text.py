@@ -11,7 +11,7 @@ from flax import nnx
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
 from pea_jax.models.attention import attention
-from pea_jax.models.config_fields import check_choice, check_kinds, check_whole
+from pea_jax.models.config_fields import check_choice, check_heads, check_kinds, check_whole
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -64,13 +64,12 @@ class CLIPTextConfig(CLIPEncoderConfig):
         check_kinds(fields, {name: default for name, default in defaults.items() if name != "eos_token_id"})
         check_whole(fields, ["eos_token_id"], least=0)
         check_choice("hidden_act", [fields["hidden_act"]], tuple(ACTIVATIONS))
+        check_heads(fields)
         result = cls(**fields)
         # Checkpoints older than transformers 4.31 state 2, wrongly; their end-of-text token has the largest id.
         # MetaCLIP 2 has XLM-R's tokens, where it is 2.
         if result.eos_token_id == 2 and not str(config.get("model_type")).startswith("metaclip_2"):
             result = dataclasses.replace(result, end_has_largest_id=True)
-        if result.hidden_size % result.num_attention_heads:
-            raise PeaError(f"hidden_size={result.hidden_size} must be a multiple of {result.num_attention_heads=}")
         return result
 
 

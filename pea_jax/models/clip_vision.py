@@ -11,7 +11,7 @@ from flax import nnx
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
 from pea_jax.models.clip_text import ACTIVATIONS, CLIPEncoder, CLIPEncoderConfig
-from pea_jax.models.config_fields import check_choice, check_kinds, read_fields
+from pea_jax.models.config_fields import check_choice, check_heads, check_kinds, read_fields
 
 # What a vision_config may say beside the shape of the network: it is accepted at these values alone.
 SUPPORTED: Mapping[str, tuple] = {
@@ -113,9 +113,8 @@ class CLIPVisionConfig(CLIPEncoderConfig):
         fields = read_fields(known, defaults=defaults, supported=cls.supported)
         check_kinds(fields, defaults)
         check_choice("hidden_act", [fields["hidden_act"]], tuple(ACTIVATIONS))
+        check_heads(fields)
         result = cls(**fields)
-        if result.hidden_size % result.num_attention_heads:
-            raise PeaError(f"hidden_size={result.hidden_size} must be a multiple of {result.num_attention_heads=}")
         if result.image_size < result.patch_size:
             raise PeaError(f"patch_size={result.patch_size} is larger than image_size={result.image_size}")
         return result

@@ -1,4 +1,4 @@
-"""Reads the fields of a diffusers `config.json` and refuses what the models here do not do."""
+"""Reads the fields of a `config.json` of diffusers or transformers and refuses what the models here do not do."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -92,6 +92,17 @@ def check_kinds(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
             check_whole(fields, [name])
         elif isinstance(default, float):
             check_numbers(fields, [name], positive=True)
+
+
+def check_heads(fields: Mapping[str, Any]) -> None:
+    """`hidden_size` can be split over `num_attention_heads`.
+
+    Raises:
+      PeaError: it cannot.
+    """
+    width, heads = fields["hidden_size"], fields["num_attention_heads"]
+    if width % heads:
+        raise PeaError(f"hidden_size={width} must be a multiple of num_attention_heads={heads}")
 
 
 def check_lists(fields: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -39,7 +39,7 @@ def _in_sigma(
     timesteps: np.ndarray,
     sigma: np.ndarray,
     towards: np.ndarray,
-    fresh: np.ndarray | float = 0,
+    fresh: np.ndarray,
 ) -> Sampler:
     """Steps from `sigma` to `towards`, with so much `fresh` noise."""
     scale = 1 / np.sqrt(sigma**2 + 1)

@@ -33,8 +33,8 @@ class PictureFolder:
     def __init__(self, path: pathlib.Path, wanted: Sequence[Drawing], settings: dict[str, Any]):
         self._path, self._wanted = path, wanted
         records = json.dumps([drawing.describe() for drawing in wanted], sort_keys=True)
-        whole = dict(settings, prompts=hashlib.sha256(records.encode()).hexdigest())
-        self._settings = json.loads(json.dumps(whole))
+        prompts = hashlib.sha256(records.encode()).hexdigest()
+        self._settings = json.loads(json.dumps(dict(settings, prompts=prompts)))
 
     def check(self) -> None:
         """Refuses a folder that holds other pictures.
@@ -43,12 +43,12 @@ class PictureFolder:
           PeaError: naming what is different.
         """
         try:
-            found = json.loads((self._path / SETTINGS).read_bytes())
+            found = dict(json.loads((self._path / SETTINGS).read_bytes()))
         except FileNotFoundError:
             if any(self._path.glob("*.png")):
                 raise PeaError(f"{self._path}: holds pictures that were not drawn here; name another folder") from None
             return
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise PeaError(f"{self._path / SETTINGS}: cannot be read ({error}); name another folder") from error
         for name in [*self._settings, *found]:
             if found.get(name) != (wanted := self._settings.get(name)):
@@ -94,7 +94,9 @@ class PictureFolder:
             with whole(path) as partial:
                 write(partial)
         except OSError as error:
-            raise PeaError(f"{path}: cannot be written ({error.strerror}); make room, and start again") from error
+            raise PeaError(
+                f"{path}: cannot be written ({error.strerror or error}); make room, and start again"
+            ) from error
 
 
 def draw_folder(

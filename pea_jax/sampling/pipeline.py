@@ -96,7 +96,6 @@ class TextToImage:
         self._vae, vae_params = nnx.split(vae)
         self._params = self._denoiser.params, vae_params
         self._scheduler, self._mesh = scheduler, mesh
-        self.latent_channels = vae.config.latent_channels
         self.latent_size = vae.config.latent_size
         # Whole on every device, as only such an array can be fetched where a mesh spans several processes.
         whole = None if mesh is None else meshes.replicated(mesh)

@@ -1,7 +1,6 @@
 """What the `scheduler_config.json` of a diffusers pipeline says."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +9,11 @@ import numpy as np
 
 from pea_jax.errors import PeaError
 from pea_jax.models.config_fields import check_numbers, check_whole
+from pea_jax.weights.config_files import read_config
 from pea_jax.weights.locations import BaseModel
 from pea_jax.weights.single_file import stated_schedule
 
+FILE = "scheduler_config.json"
 CHOICES: dict[str, tuple[Any, ...]] = {
     "beta_schedule": ("linear", "scaled_linear"),
     "prediction_type": ("epsilon", "v_prediction", "sample"),
@@ -89,6 +90,8 @@ class SchedulerConfig:
         values = {name: value for name, value in config.items() if name in known}
         if values.get("trained_betas") is not None:
             values["trained_betas"] = tuple(values["trained_betas"])
+            for beta in values["trained_betas"]:
+                check_numbers({"trained_betas": beta}, ["trained_betas"])
         result = cls(**values, class_name=config.get("_class_name"), stated=frozenset(values))
         result.require(CHOICES)
         check_numbers(vars(result), NUMBERS)
@@ -98,16 +101,15 @@ class SchedulerConfig:
 
     @classmethod
     def from_pretrained(cls, folder: str | pathlib.Path, subfolder: str = "scheduler") -> "SchedulerConfig":
-        """Read `folder/subfolder/scheduler_config.json`."""
-        path = pathlib.Path(folder) / subfolder / "scheduler_config.json"
-        try:
-            return cls.from_dict(json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            raise PeaError(f"{path}: not found; the folder must be a diffusers pipeline with a scheduler") from None
-        except json.JSONDecodeError as error:
-            raise PeaError(f"{path}: not valid JSON ({error})") from None
-        except PeaError as error:
-            raise PeaError(f"{path}: {error}") from None
+        """Read `folder/subfolder/scheduler_config.json`.
+
+        Raises:
+          PeaError: it is missing, broken, or refused by `from_dict`.
+        """
+        folder = pathlib.Path(folder) / subfolder
+        if not (folder / FILE).is_file():
+            raise PeaError(f"{folder / FILE}: not found; the folder must be a diffusers pipeline with a scheduler")
+        return read_config(folder, cls.from_dict, FILE)
 
     @classmethod
     def of_base(cls, base: BaseModel) -> "SchedulerConfig":

@@ -18,10 +18,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.checkpoint_files import open_file
 from pea_jax.weights.hub import REPO_ID
 from pea_jax.weights.locations import locate
-from pea_jax.weights.pickled_files import open_pickled
-from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import StoredArray
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
@@ -36,7 +35,7 @@ def open_published(path: pathlib.Path) -> dict[str, StoredArray]:
     Raises:
       PeaError: the file is missing or broken, or no adapter.
     """
-    stored = open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
+    stored = open_file(path)
     tensors = {_current_name(name): tensor for name, tensor in stored.items()}
     check_layout(tensors, source=str(path))
     return tensors

@@ -1,4 +1,4 @@
-"""The weights in a model's folder: one file or several behind an index, safetensors, pickled or of Flax."""
+"""The weights in a file, or in a model's folder: one or several behind an index, safetensors, pickled or of Flax."""
 
 import json
 import pathlib
@@ -14,6 +14,15 @@ from pea_jax.weights.stored import StoredArray
 PICKLED_STEMS = {"model": "pytorch_model"}  # of transformers; diffusers has one stem for both formats
 FLAX_STEMS = {"model": "flax_model"}  # of transformers; the Flax files of diffusers have other names for the tensors
 Opener = Callable[[pathlib.Path], Mapping[str, StoredArray]]
+
+
+def open_file(path: pathlib.Path) -> Mapping[str, StoredArray]:
+    """The tensors of one file: by its ending safetensors, else pickled.
+
+    Raises:
+      PeaError: as `open_safetensors` and `open_pickled`.
+    """
+    return open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
 
 
 def open_checkpoint(folder: pathlib.Path, stem: str) -> tuple[pathlib.Path, dict[str, StoredArray]]:

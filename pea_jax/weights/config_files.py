@@ -1,4 +1,4 @@
-"""A model's `config.json`."""
+"""A model's `config.json`, and files like it."""
 
 import json
 import pathlib
@@ -13,13 +13,13 @@ MOST_LAYERS = 1000
 WRONG = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError)
 
 
-def read_config(folder: pathlib.Path, parse: Callable[[Mapping[str, Any]], Any]) -> Any:
-    """What `parse` makes of `folder/config.json`.
+def read_config(folder: pathlib.Path, parse: Callable[[Mapping[str, Any]], Any], name: str = "config.json") -> Any:
+    """What `parse` makes of `folder/name`.
 
     Raises:
       PeaError: naming the file, if it is missing, no JSON object or refused by `parse`.
     """
-    path = folder / "config.json"
+    path = folder / name
     if not path.is_file():
         raise PeaError(f"{path}: no such file; is this the folder of one model?")
     try:

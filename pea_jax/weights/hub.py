@@ -1,5 +1,6 @@
 """Models of the Hugging Face Hub: which of their files are needed, and where they lie in the cache."""
 
+import errno
 import json
 import pathlib
 import re
@@ -12,6 +13,7 @@ REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PIPELINE_FOLDERS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
 CONFIGS = ("config.json", "open_clip_config.json")  # of which a model has one
 TEXT_SUFFIXES = (".json", ".txt", ".model")  # configs, vocabularies, SentencePiece models
+OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # The first of these that a folder has is taken, with its shards.
 WEIGHTS = (
     r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors",
@@ -37,6 +39,7 @@ def snapshot(repo_id: str, subfolder: str = "", *, with_weights: bool = True) ->
     Raises:
       PeaError: huggingface_hub is not installed; or the model is not in the cache and cannot be had from the Hub,
         with the command that downloads it.
+      OSError: the cache cannot be written.
     """
     hub = _huggingface_hub(repo_id)
     try:
@@ -45,6 +48,8 @@ def snapshot(repo_id: str, subfolder: str = "", *, with_weights: bool = True) ->
     except Exception as error:  # no network is one of many exceptions, of two HTTP libraries
         if (path := _cached(hub, repo_id, subfolder, with_weights)) is not None:
             return path
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            raise
         raise PeaError(f"{repo_id!r}: {_reason(error)}; {_advice(repo_id, subfolder, with_weights)}") from error
 
 
@@ -59,9 +64,8 @@ def needed_files(files: Iterable[str], subfolder: str = "", with_weights: bool =
     for folder in folders:
         names = [file.removeprefix(folder).lstrip("/") for file in files if file.rpartition("/")[0] == folder]
         result += [f"{folder}/{name}".lstrip("/") for name in names if name.endswith(TEXT_SUFFIXES)]
-        if with_weights and (
-            folder or len(folders) == 1
-        ):  # beside the folders of a pipeline lie single-file copies of it
+        # Beside the folders of a pipeline lie single-file copies of it.
+        if with_weights and (folder or len(folders) == 1):
             result += [f"{folder}/{name}".lstrip("/") for name in _weights(names)]
     return result
 

@@ -8,9 +8,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from pea_jax.models.image_reward import ImageReward, ImageRewardConfig
 from pea_jax.models.layers import abstract
+from pea_jax.weights.checkpoint_files import open_file
 from pea_jax.weights.locations import published_file
-from pea_jax.weights.pickled_files import open_pickled
-from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import StoredArray
 from pea_jax.weights.tensor_parts import Part, thirds
 from pea_jax.weights.torch_names import fill
@@ -51,7 +50,7 @@ def load_image_reward(
       PeaError: the file is missing, with where it is to be had; or it is broken, or of another network.
     """
     path = find_image_reward(path)
-    stored = open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
+    stored = open_file(path)
     model = abstract(lambda: ImageReward(config))
     tensors = renamed(stored)
     return fill(model, tensors, source=str(path), mesh=mesh, partition=lambda name, shape: PartitionSpec())

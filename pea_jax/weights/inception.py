@@ -6,9 +6,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from pea_jax.models.inception import Inception
 from pea_jax.models.layers import abstract
+from pea_jax.weights.checkpoint_files import open_file
 from pea_jax.weights.locations import published_file
-from pea_jax.weights.pickled_files import open_pickled
-from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.torch_names import fill
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -32,7 +31,7 @@ def load_inception(path: str | pathlib.Path, mesh: Mesh | None = None) -> Incept
       PeaError: the file is missing, with where it is to be had; or it is broken, or of another network.
     """
     path = find_inception(path)
-    stored = open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
+    stored = open_file(path)
     tensors = {
         name: tensor
         for name, tensor in stored.items()

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.checkpoint_files import open_file
 from pea_jax.weights.config_files import one_line
-from pea_jax.weights.pickled_files import open_pickled
-from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.single_file_configs import BASES, CONFIGS
 from pea_jax.weights.stored import StoredArray
 from pea_jax.weights.tensor_parts import TorchStandIn
@@ -47,7 +46,7 @@ def open_tensors(path: pathlib.Path, component: str) -> dict[str, StoredArray]:
     """
     if component not in PREFIXES:
         raise PeaError(f"{path}: a file, where a folder with config.json and weights is needed")
-    return dict(open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path))
+    return dict(open_file(path))
 
 
 def stated_schedule(path: pathlib.Path) -> dict[str, Any]:

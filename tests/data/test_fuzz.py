@@ -73,7 +73,7 @@ def usable(source: WebDatasetSource) -> np.ndarray:
     return found
 
 
-def test_mutated_images_and_records(tmp_path, capsys):
+def test_mutated_images_and_records(tmp_path):
     rng = np.random.default_rng(0)
     samples = [sample(number, rng) for number in range(SAMPLES)]
     for members in samples[::2]:

@@ -85,7 +85,7 @@ def test_captions_and_paths_are_shown_as_they_are(write_shard, tmp_path):
     assert "/[a].tar" in result.stdout and "/[b].png: pictures" in result.stdout
 
 
-def test_english_alone(shards, write_shard, tmp_path):
+def test_english_alone(shards, write_shard):
     english = write_shard("c.tar", {"e": members(7, (20, 20))})
     result = inspect(shards, **{"data.english": english})
     assert result.returncode == 0, result.stderr

@@ -104,7 +104,7 @@ def test_an_error_of_the_store_is_one_line(store, monkeypatch):
         WebDatasetSource("memory://b/a.tar")
 
 
-def test_a_remote_image_folder(make_sample, store, tmp_path):
+def test_a_remote_image_folder(make_sample, store):
     image = make_sample(7)["png"]
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/set/images/7.png", image)

@@ -1,7 +1,6 @@
 """The nodes keep ComfyUI's contract, and give what the adapter gives."""
 
 import inspect
-import pathlib
 import types
 
 import pytest
@@ -45,7 +44,7 @@ def test_conditioning_is_the_adapters(nodes, downstream: World):
     assert with_it == dict(width=768, height=512, crop_w=0, crop_h=0, target_width=768, target_height=512)
 
 
-def test_nothing_pooled_for_stable_diffusion_15(nodes, downstream: World, tmp_path: pathlib.Path):
+def test_nothing_pooled_for_stable_diffusion_15(nodes, downstream: World):
     one = downstream.torch_adapter
     plain = PEAdapter([24, 8, 16], None, False, one.text_encoder[0]).eval()
     (((tokens, with_it),),) = nodes.PEATextEncode().encode(plain, "кот", 512, 512, "cpu")

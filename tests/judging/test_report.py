@@ -28,7 +28,7 @@ def rows(tmp_path: pathlib.Path) -> list[PictureRow]:
     return [PictureRow(prompt, {"teacher": path, "<b>|": None})]
 
 
-def test_json_has_every_figure(tmp_path: pathlib.Path):
+def test_json_has_every_figure():
     made = json.loads(json.dumps(as_json(RESULTS, DISTANCES, dict(seeds=[0]))))
     assert made["results"][0]["score"] == dict(value=31.416, low=30.0, high=32.5, observations=40)
     assert made["results"][0]["difference"] is None and made["results"][1]["difference"]["value"] == -1

@@ -54,7 +54,7 @@ def test_wrong_fields_are_named():
     assert "num_channels=4 is not supported" in refused(num_channels=4)
     assert "hidden_act: 'relu'" in refused(hidden_act="relu")
     assert "patch_size=[14, 14] must be a whole number" in refused(patch_size=[14, 14])
-    assert "hidden_size=33 must be a multiple of" in refused(hidden_size=33)
+    assert "hidden_size=33 must be a multiple of num_attention_heads=4" in refused(hidden_size=33)
     assert "patch_size=17 is larger" in refused(patch_size=17)
     assert CLIPVisionConfig.from_dict({"transformers_version": "4.24.0", "top_k": 50}) == CLIPVisionConfig()
 

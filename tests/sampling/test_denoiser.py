@@ -10,7 +10,7 @@ from pea_jax.errors import PeaError
 from pea_jax.sampling.guides import Guides
 from pea_jax.sampling.pipeline import Sampling, TextToImage, noise_for
 from pea_jax.text.conditioner import Conditioning
-from tests.torch_oracle import nchw, normal, randomised
+from tests.torch_oracle import assert_same_pictures, nchw, normal, randomised
 
 HEIGHT, WIDTH, PROMPTS, STEPS, GUIDANCE = 16, 24, 2, 3, 2.0
 LATENTS = (HEIGHT // 2, WIDTH // 2, 4)
@@ -95,12 +95,6 @@ def ours(pipeline: TextToImage, guides: Guides, *, pooled: bool = True) -> np.nd
     return pipeline.generate(conditioning, negative, sampling, height=HEIGHT, width=WIDTH, guides=guides).astype(int)
 
 
-def assert_same(pictures: np.ndarray, expected: np.ndarray) -> None:
-    assert expected.std() > 0.05, "a picture of one colour proves nothing"
-    # Rounding to whole levels hides half of one; what is left is 1e-3 of the range.
-    assert np.abs(pictures - 255 * expected).max() < 0.5 + 255e-3
-
-
 def tensor(pictures: np.ndarray) -> torch.Tensor:
     return nchw(pictures if pictures.ndim == 4 else pictures[..., None]).float() / 255
 
@@ -109,7 +103,7 @@ def test_inpainting(folder):
     pipeline = TextToImage.from_pretrained(folder / "inpainting")
     pictures = ours(pipeline, Guides(image=IMAGE, mask_image=MASK))
     shown = dict(image=tensor(IMAGE), mask_image=tensor(MASK), strength=1.0)
-    assert_same(pictures, theirs(diffusers.StableDiffusionXLInpaintPipeline, folder / "inpainting", **shown))
+    assert_same_pictures(pictures, theirs(diffusers.StableDiffusionXLInpaintPipeline, folder / "inpainting", **shown))
     for other in (Guides(IMAGE[::-1], MASK), Guides(IMAGE, 255 - MASK)):
         assert np.abs(ours(pipeline, other) - pictures).max() > 5
 
@@ -120,7 +114,7 @@ def test_controlnet(folder):
     pictures = ours(pipeline, Guides(control_image=CONTROL, controlnet_conditioning_scale=0.7))
     shown = dict(image=tensor(CONTROL), controlnet_conditioning_scale=0.7)
     expected = theirs(diffusers.StableDiffusionXLControlNetPipeline, root, root / "controlnet", **shown)
-    assert_same(pictures, expected)
+    assert_same_pictures(pictures, expected)
     mixed = ours(pipeline, Guides(control_image=CONTROL, controlnet_conditioning_scale=[0.7, 0.0]))
     np.testing.assert_allclose(mixed[0], pictures[0], atol=1)
     assert np.abs(mixed[1] - pictures[1]).max() > 5
@@ -132,7 +126,9 @@ def test_controlnet_that_pools_its_residuals(folder):
     pipeline = TextToImage.from_pretrained(root, controlnet=root / "controlnet")
     pictures = ours(pipeline, Guides(control_image=CONTROL), pooled=False)
     shown = dict(image=tensor(CONTROL))
-    assert_same(pictures, theirs(diffusers.StableDiffusionControlNetPipeline, root, root / "controlnet", **shown))
+    assert_same_pictures(
+        pictures, theirs(diffusers.StableDiffusionControlNetPipeline, root, root / "controlnet", **shown)
+    )
 
 
 def test_inpainting_with_a_controlnet(folder):
@@ -141,7 +137,7 @@ def test_inpainting_with_a_controlnet(folder):
     pictures = ours(pipeline, Guides(IMAGE, MASK, CONTROL))
     shown = dict(image=tensor(IMAGE), mask_image=tensor(MASK), control_image=tensor(CONTROL), strength=1.0)
     expected = theirs(diffusers.StableDiffusionXLControlNetInpaintPipeline, root, controlnet, **shown)
-    assert_same(pictures, expected)
+    assert_same_pictures(pictures, expected)
 
 
 def test_what_is_missing_or_too_much_is_named(folder):

@@ -26,11 +26,10 @@ from tests.sampling.test_denoiser import (
     PROMPTS,
     TEXT,
     WIDTH,
-    assert_same,
     folder,  # noqa: F401
     tensor,
 )
-from tests.torch_oracle import nchw, randomised
+from tests.torch_oracle import assert_same_pictures, nchw, randomised
 
 SEED = 8
 
@@ -98,7 +97,7 @@ def test_image_to_image(folder, theirs, kind, name, steps, strength):  # noqa: F
     call = dict(strength=strength, guidance_scale=2.0)
     pictures = ours(root, scheduler, Guides(IMAGE), pooled="XL" in kind, steps=steps, **call)
     expected = theirs(getattr(diffusers, kind), root, scheduler, image=tensor(IMAGE), num_inference_steps=steps, **call)
-    assert_same(pictures, expected)
+    assert_same_pictures(pictures, expected)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_inpainting(folder, theirs, model, name, strength):  # noqa: F811
     call = dict(strength=strength, guidance_scale=2.0)
     pictures = ours(root, scheduler, Guides(IMAGE, MASK), pooled=model != "sd15", steps=4, **call)
     shown = dict(image=tensor(IMAGE), mask_image=tensor(MASK))
-    assert_same(pictures, theirs(kind, root, scheduler, **shown, num_inference_steps=4, **call))
+    assert_same_pictures(pictures, theirs(kind, root, scheduler, **shown, num_inference_steps=4, **call))
 
 
 def test_controlnet_in_some_of_the_steps(folder, theirs):  # noqa: F811
@@ -123,7 +122,7 @@ def test_controlnet_in_some_of_the_steps(folder, theirs):  # noqa: F811
     pictures = ours(root, scheduler, guides, controlnet=controlnet, steps=5, guidance_scale=2.0)
     call = dict(image=tensor(CONTROL), controlnet_conditioning_scale=0.7, num_inference_steps=5, guidance_scale=2.0)
     kind = diffusers.StableDiffusionXLControlNetPipeline
-    assert_same(pictures, theirs(kind, root, scheduler, controlnet=controlnet, **part, **call))
+    assert_same_pictures(pictures, theirs(kind, root, scheduler, controlnet=controlnet, **part, **call))
 
 
 def test_turbo(folder, theirs, steps=2):  # noqa: F811
@@ -131,7 +130,7 @@ def test_turbo(folder, theirs, steps=2):  # noqa: F811
     root, scheduler = folder / "sdxl", scheduler_of("euler_ancestral", timestep_spacing="trailing")
     pictures = ours(root, scheduler, steps=steps, guidance_scale=0.0)
     kind = diffusers.StableDiffusionXLPipeline
-    assert_same(pictures, theirs(kind, root, scheduler, num_inference_steps=steps, guidance_scale=0.0))
+    assert_same_pictures(pictures, theirs(kind, root, scheduler, num_inference_steps=steps, guidance_scale=0.0))
 
 
 def test_a_consistency_model_that_is_told_the_guidance(folder, theirs, tmp_path):  # noqa: F811
@@ -141,7 +140,7 @@ def test_a_consistency_model_that_is_told_the_guidance(folder, theirs, tmp_path)
     scheduler = scheduler_of("lcm", original_inference_steps=20)
     pictures = ours(tmp_path, scheduler, steps=3, guidance_scale=4.0)
     kind = diffusers.StableDiffusionXLPipeline
-    assert_same(pictures, theirs(kind, tmp_path, scheduler, num_inference_steps=3, guidance_scale=4.0))
+    assert_same_pictures(pictures, theirs(kind, tmp_path, scheduler, num_inference_steps=3, guidance_scale=4.0))
     assert np.abs(ours(tmp_path, scheduler, steps=3, guidance_scale=1.0) - pictures).max() > 5
 
 
@@ -159,7 +158,7 @@ def test_several_loras_with_weights(folder, theirs, tmp_path):  # noqa: F811
 
     pictures = ours(root, scheduler, loras=list(loras.items()), steps=2, guidance_scale=1.0)
     kind, call = diffusers.StableDiffusionXLPipeline, dict(num_inference_steps=2, guidance_scale=1.0)
-    assert_same(pictures, theirs(kind, root, scheduler, prepare=prepare, **call))
+    assert_same_pictures(pictures, theirs(kind, root, scheduler, prepare=prepare, **call))
     assert np.abs(ours(root, scheduler, loras=list(loras.items())[:1], steps=2) - pictures).max() > 5
 
 

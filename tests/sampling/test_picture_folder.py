@@ -97,6 +97,7 @@ def test_nothing_is_begun_that_cannot_be_drawn(tmp_path):
     with pytest.raises(PeaError, match="holds pictures that were not drawn here"):
         draw(tmp_path, Pipeline())
     (tmp_path / "photo.png").unlink()
-    (tmp_path / "generation.json").write_text("{")
-    with pytest.raises(PeaError, match=r"generation\.json: cannot be read"):
-        draw(tmp_path, Pipeline())
+    for broken in ("{", "3"):
+        (tmp_path / "generation.json").write_text(broken)
+        with pytest.raises(PeaError, match=r"generation\.json: cannot be read"):
+            draw(tmp_path, Pipeline())

@@ -260,6 +260,23 @@ def test_bad_arguments_are_named(tmp_path):
         SchedulerConfig.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[]", "no JSON object"),
+        (b"{", "JSONDecodeError"),
+        (b"\xff", "UnicodeDecodeError"),
+        (b'{"trained_betas": 5}', "TypeError"),
+        (b'{"trained_betas": [0.1, "x"]}', "trained_betas='x' must be a finite number"),
+    ],
+)
+def test_a_broken_file_is_named(content, said, tmp_path):
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_bytes(content)
+    with pytest.raises(PeaError, match=rf"scheduler_config\.json: .*{said}"):
+        SchedulerConfig.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("name", TORCH)
 def test_reads_what_diffusers_writes(name, tmp_path):
     """`from_config` is the class of the file; options take the place of what it says."""

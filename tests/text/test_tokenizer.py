@@ -110,7 +110,7 @@ def test_side_of_padding(tmp_path: pathlib.Path):
     assert load_tokenizer(tmp_path).encode(["red"], 5)["attention_mask"].tolist() == [[0, 0, 1, 1, 1]]
 
 
-def test_no_texts(tmp_path: pathlib.Path):
+def test_no_texts():
     assert load_tokenizer(E5).encode([], 5)["input_ids"].shape == (0, 5)
 
 

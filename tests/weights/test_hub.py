@@ -1,5 +1,6 @@
 """Models of the Hub: which files are fetched, and what is found or said where there is no network."""
 
+import errno
 import json
 import pathlib
 import sys
@@ -158,6 +159,20 @@ def test_no_connection(cache, monkeypatch):
     message = refusal("someone/model")
     assert "cannot be reached (ConnectionError)" in message and "hub.snapshot(" in message
     root = store(cache, "config.json", "flax_model.msgpack")
+    assert locate("someone/model") == root
+
+
+def test_a_cache_that_cannot_be_written(cache, monkeypatch):
+    """Which is not said to be a matter of the network; what is there already needs no writing."""
+
+    def forbidden(*_args, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(cache))
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda _self, repo_id: ["config.json"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", forbidden)
+    with pytest.raises(PermissionError, match=str(cache)):
+        locate("someone/model")
+    root = store(cache, "config.json", "model.safetensors")
     assert locate("someone/model") == root
 
 
