@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.checkpoint_files import open_file
 from pea_jax.weights.lora_alphas import peft_alphas, scalar, stated_alphas
-from pea_jax.weights.pickled_files import open_pickled
-from pea_jax.weights.safetensors_files import open_safetensors
 from pea_jax.weights.stored import StoredArray
 
 KOHYA = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
@@ -85,9 +84,7 @@ def open_layers(path: pathlib.Path) -> dict[str, StoredArray]:
     Raises:
       PeaError: the file is broken, of a method other than LoRA, or has keys of no known component.
     """
-    tensors: dict[str, StoredArray] = dict(
-        open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
-    )
+    tensors = dict(open_file(path))
     for part, method in REFUSED.items():
         if key := next((key for key in tensors if part in f"{key}."), None):
             raise PeaError(f"{path}: {method} ({key}) is not supported, only LoRA")
