@@ -88,7 +88,9 @@ def _check_flags() -> None:
         raise PeaError(f"--{alone[0]}: is of a prompt set; give --prompts as well")
     if not PROMPTS.value and not FOLDER.value and (given := [flag.name for flag in judges if flag.value]):
         raise PeaError(f"--{given[0]} judges pictures of prompts or in folders; give --prompts or --folder")
-    if FOLDER.value and not PROMPTS.value and (PICK_SCORE.value or IMAGE_REWARD.value):
+    if FOLDER.value and (given := [flag.name for flag in (ADAPTER, COMPARE, CONFIG) if flag.value]):
+        raise PeaError(f"--{given[0]} and --folder: pictures that are there already are judged without; leave it out")
+    if FOLDER.value and (PICK_SCORE.value or IMAGE_REWARD.value):
         raise PeaError("--pick_score and --image_reward judge a picture by its prompt; give --prompts")
     if PROMPTS.value and REFERENCE.value and not (INCEPTION.value or CLIP.value or ENGLISH_CLIP.value):
         raise PeaError("--reference needs --inception FILE (FID, KID), or --clip or --english_clip MODEL (CMMD)")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 _BLOCK = 512
+RECORD = 20 * _BLOCK  # tar fills the last one with zeros
 _CHECKSUM = np.repeat(np.array([0, 1, 0], np.uint8), (4, 8, 4))  # where it lies, in bytes 144 to 160
 
 
@@ -24,7 +25,7 @@ class Members:
 
 
 def read_members(read: Callable[[int, int], bytes | memoryview], size: int, block: int) -> Members | None:
-    """All members of a tar, None if it holds anything but plain files and folders or is damaged.
+    """All members of a tar, None if it holds anything but plain files and folders, is damaged, or is not the only one.
 
     Args:
       read: (offset, size) to bytes, which may change at the next call.
@@ -41,10 +42,15 @@ def read_members(read: Callable[[int, int], bytes | memoryview], size: int, bloc
         regular = headers[rows, 156] != ord("5")
         rows, sizes = rows[regular], sizes[regular]
         found.append(Members(_names(headers, rows), position + (rows + 1) * _BLOCK, sizes))
-        if following < len(headers):  # no plain header there
-            return None if headers[following].any() else _joined(found)
         position += following * _BLOCK
+        if following < len(headers):  # no plain header there
+            return None if headers[following].any() or another_behind(read(position, RECORD)) else _joined(found)
     return None  # without the end-of-archive block
+
+
+def another_behind(record: bytes | memoryview) -> bool:
+    """Whether there is a header in what follows the last member of a tar: the next tar, joined to it by `cat`."""
+    return any(bytes(record[start + 257 : start + 262]) == b"ustar" for start in range(0, len(record), _BLOCK))
 
 
 def _chain(headers: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pea_jax.data import storage
 from pea_jax.data.storage import File
-from pea_jax.data.tar_headers import Members, read_members
+from pea_jax.data.tar_headers import RECORD, Members, another_behind, read_members
 from pea_jax.errors import PeaError
 
 EXTENSIONS = {"image": ("png", "jpg", "jpeg", "webp"), "record": ("json",)}
@@ -39,7 +39,8 @@ def build_index(shard: File) -> np.ndarray:
     """[N] of `row_dtype`: the samples of a shard, in its order.
 
     Raises:
-      PeaError: the shard is missing, compressed, no tar, damaged or truncated, or has samples of one key in a row.
+      PeaError: the shard is missing, compressed, no tar, damaged, truncated or several tars in one, or has samples
+        of one key in a row.
     """
     _refuse_compressed(shard.path)
     block = _REMOTE_BLOCK if storage.is_remote(shard.path) else _LOCAL_BLOCK
@@ -121,12 +122,15 @@ def _next(tar: tarfile.TarFile, shard: str) -> tarfile.TarInfo | None:
 
 def _check_end(tar: tarfile.TarFile, shard: File) -> None:
     """tarfile takes a damaged header, and a file cut between two members, for the end of the archive."""
-    block = storage.read(shard.path, tar.offset, tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
+    record = storage.read(shard.path, tar.offset, RECORD)
+    if len(record) < tarfile.BLOCKSIZE:
         raise _truncated(shard.path, shard.size, "the end-of-archive blocks are missing")
-    if any(block):
+    if any(record[: tarfile.BLOCKSIZE]):
         advice = "no valid member header there; fetch the shard again"
         raise PeaError(f"{shard.path}: damaged at byte {tar.offset}: {advice}")
+    if another_behind(record):
+        advice = "more tars than one, joined; keep each in a file of its own, or join them with tar --concatenate"
+        raise PeaError(f"{shard.path}: ends at byte {tar.offset}, and another tar begins behind: {advice}")
 
 
 def _truncated(shard: str, byte: int, reason: str) -> PeaError:

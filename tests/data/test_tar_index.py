@@ -137,6 +137,18 @@ def test_damaged_header(write_shard):
         build_index(shard)
 
 
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("behind", [0, 1, 17])
+def test_tars_joined_by_cat(write_shard, make_sample, tmp_path, format, behind):
+    """Wherever in its last record the first of them ends; its members alone were taken, without a word."""
+    first = {f"{n:02d}": dict(txt=b"") for n in range(behind)} | {"ключ": make_sample(1)}
+    parts = [pathlib.Path(write_shard(f"{i}.tar", samples, format)) for i, samples in enumerate((first, first))]
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(PeaError, match=r"joined.tar: ends at byte \d+, and another tar begins behind: .*concatenate"):
+        build_index(joined)
+
+
 def test_compressed_tar(write_shard, tmp_path):
     data = pathlib.Path(write_shard("a.tar", {"a": {"png": b"1"}})).read_bytes()
     (tmp_path / "b.tar").write_bytes(gzip.compress(data))

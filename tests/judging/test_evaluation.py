@@ -93,6 +93,8 @@ def _goes_on(world, place: pathlib.Path, out: pathlib.Path) -> None:
         (dict(translator="a", config=commands.CONFIG), "--translator: is of a prompt set; give --prompts"),
         (dict(folder="a=b", reference="b", clip="c", pick_score="d"), "--pick_score and --image_reward judge"),
         (dict(prompts="a.txt", reference="b"), "--reference needs --inception FILE"),
+        (dict(folder="a=b", reference="b", clip="c", adapter="d"), "--adapter and --folder: pictures that are there"),
+        (dict(folder="a=b", reference="b", clip="c", config=commands.CONFIG), "--config and --folder: pictures that"),
         (dict(folder="a=nowhere", reference="b", clip="c"), "nowhere: no such folder of pictures"),
     ],
 )
