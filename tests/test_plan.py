@@ -128,7 +128,7 @@ def test_a_program_for_tpus_has_their_attention():
     assert hlo.traffic(program) == {"gathered": 0, "reduced": 0}
 
 
-def test_a_plan_that_was_stopped_goes_on(tmp_path):
+def test_a_plan_that_was_stopped_goes_on(tmp_path, monkeypatch):
     """What fits, and what does not; another config compiles anew, and so does `--kernels`."""
     compiled = []
 
@@ -154,6 +154,11 @@ def test_a_plan_that_was_stopped_goes_on(tmp_path):
     assert compiled == [2, 3, 2, 2]
     Remembered(path, config, kernels=True)(compile_step, one)((64, 64), 2)
     assert compiled == [2, 3, 2, 2, 2]
+    config.remat = "none"
+    monkeypatch.setattr("pea_jax.distill.remembered.Footprint", dataclasses.make_dataclass("Footprint", ["other"]))
+    with pytest.raises(TooLarge):  # of what another version wrote nothing is known
+        Remembered(path, config)(compile_step, one)((64, 64), 3)
+    assert compiled == [2, 3, 2, 2, 2, 3]
 
 
 @pytest.mark.slow  # a minute

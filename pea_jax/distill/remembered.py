@@ -20,7 +20,8 @@ class Remembered:
 
     def __init__(self, path: pathlib.Path, config: ConfigDict, *, kernels: bool = False):
         self._path = path
-        made_with = f"{config.to_json(sort_keys=True)} {jax.__version__}{' kernels' * kernels}"
+        fields = [field.name for field in dataclasses.fields(Footprint)]  # lines of an older version may have others
+        made_with = f"{config.to_json(sort_keys=True)} {jax.__version__} {fields}{' kernels' * kernels}"
         self._made_with = hashlib.sha256(made_with.encode()).hexdigest()
         lines = path.read_text().splitlines() if path.exists() else []
         self._found = {json.dumps(entry["program"]): entry for line in lines for entry in _whole(line)}
