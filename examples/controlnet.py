@@ -8,6 +8,7 @@ import argparse
 import cv2
 import numpy as np
 from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
+from diffusers.utils import load_image
 from drawing import NO_ENGLISH, device, dtype, flags, settings
 from PIL import Image
 
@@ -30,7 +31,7 @@ def load(args: argparse.Namespace) -> StableDiffusionXLControlNetPipeline:
 
 
 def edges(path: str, width: int, height: int) -> Image.Image:
-    picture = np.asarray(Image.open(path).convert("RGB").resize((width, height)))
+    picture = np.asarray(load_image(path).resize((width, height)))  # upright, as its EXIF says
     return Image.fromarray(cv2.Canny(picture, 100, 200)).convert("RGB")
 
 

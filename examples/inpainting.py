@@ -6,8 +6,8 @@ python examples/inpainting.py --adapter runs/ru/adapter --image room.png --mask 
 import argparse
 
 from diffusers import StableDiffusionXLInpaintPipeline
+from diffusers.utils import load_image
 from drawing import NO_ENGLISH, device, dtype, flags, settings
-from PIL import Image
 
 from pea_jax.pytorch import PEAdapter
 
@@ -26,7 +26,7 @@ def main(args: argparse.Namespace) -> None:
     pipe, adapter = load(args), PEAdapter.from_pretrained(args.adapter)
     conditioning = adapter.encode(pipe, args.prompt, args.negative_prompt)
     size = args.width, args.height
-    image, mask = Image.open(args.image).convert("RGB"), Image.open(args.mask).convert("L")
+    image, mask = load_image(args.image), load_image(args.mask).convert("L")  # upright, as their EXIF says
     shown = dict(image=image.resize(size), mask_image=mask.resize(size))
     pipe(**conditioning, **shown, strength=args.strength, **settings(args)).images[0].save(args.out)
 

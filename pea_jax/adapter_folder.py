@@ -35,6 +35,7 @@ In JAX; `.` is the folder of this file, and its name on the Hugging Face Hub goe
 In PyTorch, with any pipeline of `diffusers` for this base model and its relatives:
 
 ```python
+import torch
 from diffusers import StableDiffusion{xl}Pipeline
 from pea_jax.pytorch import PEAdapter
 
@@ -182,9 +183,13 @@ def card(description: dict[str, Any], parameters: int) -> str:
 
 
 def _loading(base_model: str, config: str | None) -> str:
-    """How diffusers is told to load it; one in a single file is what has its config elsewhere."""
+    """How diffusers is told to load it; one in a single file is what has its config elsewhere.
+
+    Where no dtype is named, of files in half precision the UNet alone comes in float32, and the pipeline cannot draw.
+    """
     name, given = (json.dumps(each, ensure_ascii=False) for each in (base_model, config))  # with the quotes of Python
-    return f"from_single_file({name}, config={given})" if config else f"from_pretrained({name})"
+    dtype = "torch_dtype=torch.float32"
+    return f"from_single_file({name}, config={given}, {dtype})" if config else f"from_pretrained({name}, {dtype})"
 
 
 def front_matter(description: dict[str, Any]) -> str:

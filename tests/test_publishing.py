@@ -94,7 +94,7 @@ def test_the_card_says_what_it_is(folder: pathlib.Path):
         "| language | ru, en, uk |",
         "| licence | openrail++ |",
         "pip install -e '.[hub]'",
-        "StableDiffusionXLPipeline.from_pretrained(",
+        'Pipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float32)',
         "![what it draws](samples.png)",
     ):
         assert line in body
@@ -106,7 +106,10 @@ def test_a_base_model_in_one_file_is_loaded_as_one(folder: pathlib.Path):
     description = json.loads((folder / "config.json").read_text())
     description["base_model"] = 'my "tuned".safetensors'
     description["training"]["base_model_config"] = "stabilityai/stable-diffusion-xl-base-1.0"
-    loading = r'from_single_file("my \"tuned\".safetensors", config="stabilityai/stable-diffusion-xl-base-1.0")'
+    loading = (
+        r'from_single_file("my \"tuned\".safetensors", config="stabilityai/stable-diffusion-xl-base-1.0", '
+        "torch_dtype=torch.float32)"
+    )
     card = adapter_folder.card(description, 1)
     assert f"pipe = StableDiffusionXLPipeline.{loading}\n" in card and "Pipeline.from_pretrained" not in card
 

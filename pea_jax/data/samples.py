@@ -124,21 +124,27 @@ def _orientation(image: Image.Image) -> int:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """The image in RGB, on white where one can look through it.
+    """The image in RGB, on white where one can look through it; Pillow alone would show what is under transparency.
 
-    Pillow alone would show what is under transparency, and cut off all but 8 of 16 bits.
+    Raises:
+      ValueError: as for `eight_bits`.
+    """
+    image = eight_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """The image with the upper 8 of 16 bits; Pillow alone would make white of all that is above the lower 8.
 
     Raises:
       ValueError: nobody knows which of its numbers is white.
     """
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode}, 32 bits of one colour")
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ body { font-family: sans-serif; margin: 2em; max-width: 80em }
 table { border-collapse: collapse; margin-bottom: 2em }
 th, td { border: 1px solid #ccc; padding: .3em .6em; text-align: start; vertical-align: top }
 img { max-width: 256px; image-rendering: auto }
+div { min-width: 15em; overflow-wrap: anywhere }
 """
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pea_jax.data.samples import eight_bits
 from pea_jax.errors import PeaError
 from pea_jax.sampling.guides import Guides
 
@@ -30,7 +31,7 @@ class GuideFiles:
         """The guides of drawings of this size; pictures of another are resized.
 
         Raises:
-          PeaError: a file is missing or no picture.
+          PeaError: a file is missing, damaged or no picture.
         """
         resized = {name: _resized(picture, (width, height)) for name, picture in self._pictures.items()}
         return Guides(**resized, **self.numbers)
@@ -44,13 +45,15 @@ class GuideFiles:
 def _read(path: str, mode: str) -> Image.Image:
     try:
         with Image.open(pathlib.Path(path)) as image:
-            return ImageOps.exif_transpose(image).convert(mode)
+            return eight_bits(ImageOps.exif_transpose(image)).convert(mode)
     except UnidentifiedImageError as error:
         raise PeaError(f"{path}: not a picture; give a PNG, JPEG or WebP file") from error
     except OSError as error:
         raise PeaError(f"{path}: cannot be read ({error.strerror or error}); name a picture") from error
     except Image.DecompressionBombError as error:
         raise PeaError(f"{path}: {error}; give a smaller picture") from error
+    except Exception as error:  # of a damaged file Pillow lets through whatever it stumbles over
+        raise PeaError(f"{path}: cannot be decoded ({error}); save it again, as a PNG of 8 or 16 bits") from error
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:

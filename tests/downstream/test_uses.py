@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 
 from pea_jax.sampling.guides import Guides
@@ -147,6 +147,10 @@ def test_controlnet(downstream, drawn, example, tmp_path):
     assert_same(ours(downstream, "sdxl", 2, 3.0, guides, controlnet=controlnet, scheduler="euler"), expected)
     edges = np.asarray(example("controlnet").edges(str(path), WIDTH * 8, HEIGHT * 8))
     assert set(np.unique(edges)) == {0, 255} and 0.01 < (edges == 255).mean() < 0.5
+    lying, exif = tmp_path / "lying.png", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8  # to be turned to the left
+    Image.open(path).transpose(Image.Transpose.ROTATE_270).save(lying, exif=exif)
+    np.testing.assert_array_equal(example("controlnet").edges(str(lying), WIDTH * 8, HEIGHT * 8), edges)
 
 
 def test_inpainting(downstream, drawn, tmp_path):

@@ -53,6 +53,7 @@ def test_html_stands_alone(tmp_path: pathlib.Path):
     assert "T &lt;1&gt;" in text and "<td>&lt;b&gt;|</td>" in text and "<кошка>" not in text
     assert text.count("data:image/jpeg;base64,") == 1 and "src=" in text and "http" not in text
     assert '<td><div dir="auto">кот &amp; &lt;кошка&gt;</div><div dir="auto">a cat</div>' in text
+    assert "div { min-width: 15em; overflow-wrap: anywhere }" in text  # beside many pictures; tags without spaces
 
 
 def test_rows_are_spread_over_the_file():

@@ -26,6 +26,26 @@ def test_pictures_in_the_size_of_the_drawing(tmp_path):
     assert files.describe() == described != GuideFiles(files.paths, files.numbers).describe()
 
 
+def test_sixteen_bits_are_not_cut_off(tmp_path):
+    """As depth maps are saved."""
+    depth = np.arange(0, 65536, 1024, np.uint16).reshape(8, 8)
+    Image.fromarray(depth).save(tmp_path / "a.png")
+    guides = GuideFiles(dict.fromkeys(("control_image", "mask_image"), str(tmp_path / "a.png"))).of_size(8, 8)
+    np.testing.assert_array_equal(guides.control_image[0], np.repeat(depth[..., None] // 256, 3, axis=2))
+    np.testing.assert_array_equal(guides.mask_image[0], depth // 256)
+
+
+def test_what_cannot_be_decoded(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    head, chunk, rest = (tmp_path / "a.png").read_bytes().rpartition(b"IDAT")
+    (tmp_path / "a.png").write_bytes(head + b"\xde" + chunk[1:] + rest)
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "b.tiff")
+    for name, message in (("a.png", "broken PNG file"), ("b.tiff", "mode F, 32 bits")):
+        with pytest.raises(PeaError, match=rf"{name}: cannot be decoded .{message}"):
+            GuideFiles(dict(image=str(tmp_path / name))).of_size(8, 8)
+
+
 def test_what_is_no_picture(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     for name, message in (("a.png", "not a picture"), ("b.png", "cannot be read .No such file")):
