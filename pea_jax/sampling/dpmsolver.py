@@ -22,6 +22,7 @@ def dpmsolver(config: SchedulerConfig, steps: int) -> Sampler:
     timesteps = spaced_apart_from_last(config, len(table), steps)
     sigma = np.interp(timesteps, np.arange(len(table)), table)
     if config.use_karras_sigmas:
+        config.require({"sigma_min": (None,), "sigma_max": (None,)})
         sigma = karras(table[-1], table[0], steps)
         timesteps = timesteps_of(sigma, table).round()
     target = following(config, sigma, table)

@@ -3,6 +3,7 @@ peft's own file."""
 
 import json
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from pea_jax.weights.stored import StoredArray
 
 METADATA, PEFT_CONFIG = "lora_adapter_metadata", "adapter_config.json"
 REFUSED = ("use_dora", "use_rslora", "lora_bias")
+WRONG = (ValueError, TypeError, AttributeError, RecursionError, re.error)
 
 
 AlphaOf = Callable[[str], float | None]  # of a module's name; None if nothing is stated
@@ -27,7 +29,7 @@ def stated_alphas(path: pathlib.Path, component: str) -> AlphaOf:
     """
     try:
         return _alpha_of(path, _fields(path, component))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except WRONG as error:
         raise PeaError(f"{path}: the metadata {METADATA!r} are not those of a LoRA ({error})") from error
 
 
@@ -42,18 +44,20 @@ def peft_alphas(path: pathlib.Path) -> AlphaOf:
         raise PeaError(f"{path}: written by peft, which puts alpha into {PEFT_CONFIG}; copy that beside it")
     try:
         return _alpha_of(path, json.loads(config.read_bytes()))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except WRONG as error:
         raise PeaError(f"{config}: not the config of a LoRA ({error})") from error
 
 
 def _alpha_of(path: pathlib.Path, fields: dict[str, Any]) -> AlphaOf:
-    patterns = {name: float(alpha) for name, alpha in (fields.get("alpha_pattern") or {}).items()}
+    # The end of a module's name, or a regular expression for it, as peft reads them.
+    stated = (fields.get("alpha_pattern") or {}).items()
+    patterns = [(re.compile(rf"(.*\.)?({name})"), float(alpha)) for name, alpha in stated]
     default = None if fields.get("lora_alpha") is None else float(fields["lora_alpha"])
     if odd := [name for name in REFUSED if fields.get(name)]:
         raise PeaError(f"{path}: {odd[0]} is not supported, only plain LoRA")
 
     def alpha_of(module: str) -> float | None:
-        return next((alpha for name, alpha in patterns.items() if f".{module}".endswith(f".{name}")), default)
+        return next((alpha for name, alpha in patterns if name.fullmatch(module)), default)
 
     return alpha_of
 

@@ -222,6 +222,7 @@ def test_perfect_model_returns_the_clean_sample():
         ("dpmsolver++", "solver_type", "heun"),
         ("dpmsolver++", "thresholding", True),
         ("dpmsolver++", "use_lu_lambdas", True),
+        ("dpmsolver++", "sigma_max", 10.0),
         ("ddim", "steps_offset", 900),
         ("ddim", "steps_offset", "1"),
         ("ddim", "thresholding", True),
@@ -232,7 +233,7 @@ def test_perfect_model_returns_the_clean_sample():
 )
 def test_unsupported_values_are_named(name, field, value):
     with pytest.raises(PeaError, match=field):
-        make_sampler(name, SchedulerConfig.from_dict(SDXL | {field: value}), 10)
+        make_sampler(name, SchedulerConfig.from_dict(SDXL | {"use_karras_sigmas": True, field: value}), 10)
 
 
 @pytest.mark.parametrize(

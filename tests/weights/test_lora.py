@@ -283,9 +283,10 @@ def test_alpha_in_the_metadata_of_diffusers(unet, layers, tmp_path):
 
 @pytest.fixture
 def saved_by_peft(unet, layers, tmp_path) -> pathlib.Path:
-    """The file of weights in a folder of `save_pretrained`; alpha is 2, and 1 for `to_q`."""
+    """The file of weights in a folder of `save_pretrained`; alpha is 2, 1 for `to_q`, and 3 for `to_k` and `to_v` of
+    the cross-attention."""
     names = [name for name in layers["unet"] if re.search(EVERYTHING, name)]
-    config = LoraConfig(r=RANK, lora_alpha=2, target_modules=names, alpha_pattern={"to_q": 1})
+    config = LoraConfig(r=RANK, lora_alpha=2, target_modules=names, alpha_pattern={"to_q": 1, r"attn2\.to_(k|v)": 3})
     network = get_peft_model(randomised(sd15_unet()), config)
     for name, module in network.base_model.model.named_modules():
         if name in layers["unet"]:
@@ -310,6 +311,7 @@ def test_what_peft_saves(unet, layers, saved_by_peft):
         (lambda config: config.unlink(), "copy that beside it"),
         (lambda config: config.write_text("{"), "adapter_config.json: not the config of a LoRA"),
         (lambda config: config.write_text('{"use_rslora": true}'), "use_rslora is not supported"),
+        (lambda config: config.write_text('{"alpha_pattern": {"to_(k": 1}}'), "adapter_config.json: not the config of"),
     ],
 )
 def test_what_peft_saves_without_its_alpha(unet, saved_by_peft, change, said):
