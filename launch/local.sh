@@ -3,8 +3,8 @@
 #
 #     launch/local.sh 2 -m pea_jax.train --config configs/ru.py:emoji --workdir runs/ru-emoji
 #
-# The first argument is the number of processes, the rest what Python is given. Ends when all have ended; when one fails
-# the others are ended too, and the same command goes on from the last checkpoint.
+# The first argument is the number of processes, the rest what Python is given. Ends when all have ended, with their exit
+# code; when one fails the others are ended too, and the same command goes on from the last checkpoint.
 set -euo pipefail
 
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -28,6 +28,10 @@ done
 for (( ended = 0; ended < processes; ended++ )); do
   code=0
   wait -n || code=$?
-  if [[ -n $told ]]; then wait; exit; fi  # each saves, and ends
+  if [[ -n $told ]]; then  # each saves, and ends
+    code=0
+    for process in "${started[@]}"; do wait "$process" || code=$?; done
+    exit "$code"
+  fi
   (( code == 0 )) || exit "$code"
 done

@@ -1,14 +1,17 @@
 """Checkpoints of a run: the train state and the place in the data, written by orbax in the background."""
 
 import contextlib
+import dataclasses
 import logging
 import pathlib
+import sys
 import textwrap
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 import jax
+from orbax import checkpoint
 from orbax.checkpoint import v1 as ocp
 
 from pea_jax.errors import PeaError
@@ -33,6 +36,7 @@ class Checkpoints:
         with self._writing():
             self._checkpointer = ocp.training.Checkpointer(
                 folder.resolve(),
+                context=ocp.Context(async_options=_Writing()),
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
                 preservation_policy=ocp.training.preservation_policies.LatestN(keep),
                 cleanup_tmp_directories=cleanup,
@@ -42,8 +46,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if kind is not None and issubclass(kind, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
-            return  # another process is lost, for which the last write would wait
+        if kind is not None and issubclass(kind, Exception) and jax.process_count() > 1:
+            return  # the last write would wait for the others, of which one may be lost, or wait for this one
         try:
             with self._writing():
                 self._checkpointer.close()
@@ -104,6 +108,20 @@ class Checkpoints:
                 f"{self._folder}: a checkpoint cannot be written ({_cause(error)}); {last}make room there, and the "
                 "same command goes on"
             ) from error
+
+
+class _Writing(ocp.options.AsyncOptions):
+    """How orbax writes in the background; the processes wait for one another by `_wait_for_others`."""
+
+    def v0(self) -> checkpoint.AsyncOptions:
+        return dataclasses.replace(super().v0(), barrier_sync_fn=_wait_for_others)
+
+
+def _wait_for_others(*, key: str, timeout_ms: int) -> None:
+    """Where this process cannot write its part orbax would wait all the same, 20 minutes, and the others for it."""
+    if failed := sys.exc_info()[1]:
+        raise failed
+    checkpoint.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 @contextlib.contextmanager

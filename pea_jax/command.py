@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import warnings
@@ -20,7 +21,7 @@ from pea_jax.data.kept_files import default_folder
 from pea_jax.data.storage import is_remote
 from pea_jax.data.webdataset import check_quoted
 from pea_jax.errors import PeaError, Stalled
-from pea_jax.preemption import Interrupted
+from pea_jax.preemption import Interrupted, interrupt
 from pea_jax.report import console, spare_letters
 from pea_jax.whole_files import PARTIAL, whole
 
@@ -51,6 +52,8 @@ def run(main: Callable[[], None]) -> None:
     spare_letters()
     gc.freeze()  # what was imported stays: to look through all of it takes the collector a tenth of a second each time
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
+            signal.signal(signal.SIGINT, interrupt)
         _parse_flags(sys.argv)
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, detect=DISTRIBUTED.value)
         console.quiet = not processes.is_first()

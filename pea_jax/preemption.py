@@ -1,5 +1,6 @@
 """SIGTERM (the machine is taken away) and Ctrl-C: a run saves after the step it is in, and ends."""
 
+import gc
 import os
 import signal
 import threading
@@ -73,7 +74,9 @@ class Preemption:
         received = self._received or signal.SIGTERM
         return Interrupted(f"{self._what}: {received.name}, {where}", CODES[received], alone=alone)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if comes_again(number, frame):
+            return
         again = self._received is not None
         self._received = self._received or signal.Signals(number)
         if not self._deferred:
@@ -84,6 +87,23 @@ class Preemption:
             raise Interrupted(f"{self._what}: ended at once; {advice}", CODES[signal.SIGINT], alone=True)
         if number == signal.SIGINT and _several():
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C where there is nothing to save."""
+    if not comes_again(number, frame):
+        raise KeyboardInterrupt
+
+
+def comes_again(number: int, frame: FrameType | None) -> bool:
+    """Whether a signal came in a callback of the garbage collector, such as JAX's; it is sent again in a moment.
+
+    Python would write a traceback of what is raised there, and go on.
+    """
+    inside = frame is not None and any(getattr(call, "__code__", None) is frame.f_code for call in gc.callbacks)
+    if inside:
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+    return inside
 
 
 def _several() -> bool:

@@ -3,6 +3,7 @@
 import io
 import resource
 import signal
+import sys
 import time
 
 import grain
@@ -19,6 +20,7 @@ from pea_jax.data import CacheWriter, divide
 from pea_jax.data.to_tfds import convert
 from pea_jax.errors import PeaError
 from pea_jax.report import Report
+from tests.test_processes import start_two
 
 
 @pytest.fixture
@@ -54,6 +56,37 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, fil
         restored = checkpoints.restore({"w": jnp.zeros(200_000)}, place())
     np.testing.assert_array_equal(restored["w"], state["w"])
     assert [path.name for path in folder.iterdir()] == ["1"]  # the torn one is gone
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_one_of_two_processes_that_cannot_write_its_part_ends_both(tmp_path, full):
+    """Though one of them does not come to its next save, as it waits for the other."""
+    code = f"""
+import pathlib, resource, signal
+import grain, jax
+from pea_jax import command, mesh, processes
+from pea_jax.checkpoint import Checkpoints
+from pea_jax.errors import PeaError
+def main():
+    place = iter(grain.MapDataset.range(4).to_iter_dataset())
+    draw = lambda: dict(w=jax.random.normal(jax.random.key(0), (200_000,)))
+    state = jax.jit(draw, out_shardings=mesh.replicated(mesh.make_mesh()))()
+    folder = pathlib.Path({str(tmp_path / "checkpoints")!r})
+    with Checkpoints(folder, every=1, keep=2) as checkpoints:
+        checkpoints.save(1, state, place)
+        processes.wait_for_all("the first save")
+        if jax.process_index() == {full}:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1))
+        checkpoints.save(2, state, place)
+        if jax.process_index() == 0:
+            raise PeaError("no room for a picture either")
+        processes.agree(0)
+command.run(main)
+"""
+    both = start_two([sys.executable, "-c", code])
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [1, 1], said
 
 
 def test_a_file_for_which_there_is_no_room(tmp_path, fill_disk):

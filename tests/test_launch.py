@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -61,6 +62,20 @@ def test_local_processes_know_one_another(tmp_path):
 def test_one_local_process_that_fails_ends_all(tmp_path):
     stand_in(tmp_path, "python", "[ $JAX_PROCESS_ID = 1 ] && exit 7; exec sleep 50")
     assert run("local.sh", "2", "-m", "x", PYTHON=str(tmp_path / "python")).returncode == 7
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_local_processes_that_are_told_to_end_say_how_they_did(tmp_path, code):
+    """One of them has ended by then."""
+    said = f'[ $JAX_PROCESS_ID = 1 ] && exit; trap "sleep 1; exit {code}" TERM; touch {tmp_path}/on; sleep 50 & wait'
+    stand_in(tmp_path, "python", said)
+    environment = os.environ | {"PYTHON": str(tmp_path / "python")}
+    process = subprocess.Popen(["bash", LAUNCH / "local.sh", "2", "-m", "x"], env=environment)
+    while not (tmp_path / "on").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.terminate()
+    assert process.wait(timeout=20) == code
 
 
 def test_slurm_gives_a_process_all_gpus_of_its_node_and_all_cores_of_the_job(tmp_path):

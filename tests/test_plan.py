@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +161,26 @@ def test_a_plan_that_was_stopped_goes_on(tmp_path, monkeypatch):
     with pytest.raises(TooLarge):  # of what another version wrote nothing is known
         Remembered(path, config)(compile_step, one)((64, 64), 3)
     assert compiled == [2, 3, 2, 2, 2, 3]
+
+
+def test_a_sigterm_ends_the_compiler_as_well(tmp_path):
+    code = """
+from pea_jax import config
+from pea_jax.distill.planning import make_plans, slices
+settings = config.emoji("ru")
+make_plans(settings, slices(settings, ["v5e:2x2"]), [(64, 64)], batch=1)
+"""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path)}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=commands.ROOT, env=environment, **pipes)
+    while not [path for path in tmp_path.glob("tmp*") if path.is_dir()]:  # for what the compiler writes
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(1)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and not errors, errors
+    assert not [path for path in tmp_path.glob("tmp*") if path.is_dir()]
 
 
 @pytest.mark.slow  # a minute

@@ -66,6 +66,34 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     assert not saved_steps(tmp_path / "checkpoints")
 
 
+@pytest.mark.parametrize(
+    ("around", "said"),
+    [("open('/dev/null')", "error: interrupted\n"), ("Preemption('run')", "ended before its first step")],
+)
+def test_ctrl_c_while_garbage_is_collected(around, said):
+    """Of what a callback of the collector raises Python writes a traceback, and goes on."""
+    code = f"""
+import gc, signal, time
+from pea_jax import command
+from pea_jax.preemption import Preemption
+def callback(phase, info):
+    if phase == "start" and info["generation"] == 2 and not sent:
+        sent.append(True)
+        signal.raise_signal(signal.SIGINT)
+sent = []
+def main():
+    with {around}:
+        gc.callbacks.append(callback)
+        gc.collect()
+        time.sleep(9)
+command.run(main)
+"""
+    arguments = [sys.executable, "-c", code]
+    result = subprocess.run(arguments, cwd=commands.ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 130 and said in result.stdout + result.stderr, result
+    assert "Traceback" not in result.stderr
+
+
 def start_two(folder: pathlib.Path, word: str = "stepping") -> list[subprocess.Popen]:
     """Both are in their loops, or where they say another word."""
     with socket.socket() as free:

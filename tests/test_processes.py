@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 
 from pea_jax import processes
+from pea_jax.adapter import AdapterDims, PEAdapter
 from pea_jax.errors import PeaError
 from tests import commands
 from tests.test_train import entries
@@ -153,6 +155,26 @@ command.run(main)
     _, lost = first.communicate(timeout=10)
     assert (first.returncode, second.returncode) == (1, 130), (lost, interrupted)
     assert "error: interrupted" in interrupted and "error: process 1 of this run was lost" in lost
+
+
+def test_an_adapter_of_a_file_lies_on_the_devices_of_all(tmp_path):
+    adapter = PEAdapter(AdapterDims(4, 4, None, 4), rngs=nnx.Rngs(0))
+    adapter.save_pretrained(tmp_path / "adapter", {}, "")
+    code = f"""
+import types, jax
+from pea_jax import command, mesh
+from pea_jax.adapter import PEAdapter
+from pea_jax.text.conditioner import AdapterConditioner
+def main():
+    encoder = types.SimpleNamespace(mesh=mesh.make_mesh(), hidden_size=4, params={{}})
+    conditioner = AdapterConditioner(encoder, PEAdapter.from_pretrained({str(tmp_path / "adapter")!r}))
+    print(*(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(conditioner.params)))
+command.run(main)
+"""
+    both = start_two([sys.executable, "-c", code])
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all(set(out.splitlines()[-1].split()) == {"8"} for out, _ in said)
 
 
 def test_an_error_that_nobody_expected_ends_a_process_at_once():

@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import os
 import pathlib
+import signal
+import sys
 import tempfile
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -30,6 +32,8 @@ def compile_apart(config: ConfigDict, topology: str, bucket: Size, batch: int) -
     with tempfile.TemporaryDirectory() as folder:
         task = config.to_json(), topology, bucket, batch, folder
         work = context.Process(target=_work, args=(theirs, *task), daemon=True)
+        # Else the compiler would go on alone, and libtpu, which takes the signal when it is loaded, print a page.
+        before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         work.start()
         theirs.close()
         try:
@@ -42,6 +46,7 @@ def compile_apart(config: ConfigDict, topology: str, bucket: Size, batch: int) -
         finally:
             work.kill()
             work.join()
+            signal.signal(signal.SIGTERM, before)
     if isinstance(result, Exception):
         raise result
     return result

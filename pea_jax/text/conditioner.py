@@ -153,7 +153,8 @@ class AdapterConditioner(Conditioner):
         self.adapter_dims = adapter.dims
         self._graphdef, adapter_params = nnx.split(adapter)
         if mesh is not None:
-            adapter_params = jax.device_put(adapter_params, meshes.replicated(mesh))
+            # As numpy arrays: from a device of its own no process puts them on those of all.
+            adapter_params = jax.device_put(jax.tree.map(np.asarray, adapter_params), meshes.replicated(mesh))
         super().__init__((text_encoder.params, adapter_params), mesh)
 
     @classmethod
