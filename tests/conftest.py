@@ -4,8 +4,12 @@ import atexit
 import importlib.metadata
 import os
 import shutil
+import signal
 import tempfile
 
+# In a shell's background Ctrl-C is ignored, and by all that tests start there, and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Spinning OpenMP threads of PyTorch make everything beside them many times slower; read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Toy models take longer to compile than to run.

@@ -114,7 +114,9 @@ def test_gathering_computes_nothing_more(unet):
     assert counted(make_calls(lambda tree: tree)) == counted(DIRECT) > 0
 
 
-@pytest.mark.parametrize("slice_of_chips", ["v5e:2x2", "v6e:2x2", "v4:2x2x1"])
+@pytest.mark.parametrize(
+    "slice_of_chips", ["v5e:2x2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v6e:2x2", "v4:2x2x1"))]
+)
 def test_chips_hold_few_layers_and_compute_while_they_receive_the_next(slice_of_chips):
     """Two passes through six layers, and the gradient of the first, for TPUs that have memory for all of them."""
     mesh = meshes.make_mesh(fsdp=4, devices=chips.topology_devices(slice_of_chips))
