@@ -15,7 +15,7 @@ from pea_jax.weights.stored import StoredArray
 
 METADATA, PEFT_CONFIG = "lora_adapter_metadata", "adapter_config.json"
 REFUSED = ("use_dora", "use_rslora", "lora_bias")
-WRONG = (ValueError, TypeError, AttributeError, RecursionError, re.error)
+_NO_LORA = (ValueError, TypeError, AttributeError, RecursionError, re.error)
 
 
 AlphaOf = Callable[[str], float | None]  # of a module's name; None if nothing is stated
@@ -29,7 +29,7 @@ def stated_alphas(path: pathlib.Path, component: str) -> AlphaOf:
     """
     try:
         return _alpha_of(path, _fields(path, component))
-    except WRONG as error:
+    except _NO_LORA as error:
         raise PeaError(f"{path}: the metadata {METADATA!r} are not those of a LoRA ({error})") from error
 
 
@@ -44,7 +44,7 @@ def peft_alphas(path: pathlib.Path) -> AlphaOf:
         raise PeaError(f"{path}: written by peft, which puts alpha into {PEFT_CONFIG}; copy that beside it")
     try:
         return _alpha_of(path, json.loads(config.read_bytes()))
-    except WRONG as error:
+    except _NO_LORA as error:
         raise PeaError(f"{config}: not the config of a LoRA ({error})") from error
 
 

@@ -30,9 +30,9 @@ def run(tmp_path: pathlib.Path, *flags: str) -> tuple[list[dict[str, Any]], str]
 
 @pytest.mark.timeout(900)  # 20 seconds of a core, which may be shared
 def test_pytorch_is_measured_in_processes_of_its_own(tmp_path: pathlib.Path):
-    rows, _ = run(tmp_path, "--groups", "eager", "--measures", "speed")
-    assert [row["measure"] for row in rows] == ["matmul", "step"]
-    assert len(rows[1]["rounds"]) == 2 and rows[1]["seconds"] > 0 and rows[1]["peak"] > 1e8
+    rows, _ = run(tmp_path, "--groups", "eager", "--searched", "eager", "--measures", "speed", "largest")
+    assert [row["measure"] for row in rows] == ["matmul", "step", "largest batch"]
+    assert len(rows[1]["rounds"]) == 2 and rows[1]["seconds"] > 0 and rows[1]["peak"] > 1e8 and rows[2]["rows"] >= 2
 
 
 @pytest.mark.slow
