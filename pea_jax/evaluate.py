@@ -34,7 +34,7 @@ from pea_jax.judging.drawing import folder_name
 from pea_jax.judging.evaluation import Evaluation, Judges
 from pea_jax.judging.picture_files import pictures_in
 from pea_jax.judging.prompts import Prompt, read_prompts, read_translations
-from pea_jax.judging.report import PictureRow, as_html, as_json, as_markdown
+from pea_jax.judging.report import MEANS, SAME_NOISE, PictureRow, as_html, as_json, as_markdown
 from pea_jax.judging.systems import TRANSLATED, conditioner_of
 from pea_jax.judging.tables import tables
 from pea_jax.judging.translation import translate
@@ -164,9 +164,10 @@ def _report(
     out: pathlib.Path, found: Evaluation, made_from: dict[str, Any], rows: list[PictureRow], title: str
 ) -> None:
     made, made_from = tables(found.results, found.distances), dict(made_from, judges=vars(_judges()), notes=found.notes)
+    notes = [*([MEANS] if found.results else []), *([SAME_NOISE] if rows else []), *found.notes]
     contents = {
-        ".md": as_markdown(title, made, rows, out.parent, found.notes),
-        ".html": as_html(title, made, rows, found.notes),
+        ".md": as_markdown(title, made, rows, out.parent, notes),
+        ".html": as_html(title, made, rows, notes),
         out.suffix: json.dumps(as_json(found.results, found.distances, made_from), indent=2, ensure_ascii=False) + "\n",
     }
     for suffix, content in contents.items():

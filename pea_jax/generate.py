@@ -54,6 +54,7 @@ from pea_jax.text.conditioner import AdapterConditioner, Conditioner
 from pea_jax.text.stable_diffusion import load_conditioner
 from pea_jax.weights.adapter_layouts import read_config
 from pea_jax.weights.locations import locate_base
+from pea_jax.weights.lora_alphas import PEFT_CONFIG
 
 ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory; without one --base_model draws English")
 PROMPT = flags.DEFINE_multi_string("prompt", [], "What to draw; may be given several times")
@@ -187,11 +188,14 @@ def _lora(text: str) -> tuple[str, float]:
 
 
 def _lora_hashes(models: dict[str, Any]) -> dict[str, list[str]]:
-    """Of what is in the files: one that is trained on keeps its name."""
+    """Of what is in the files, and in peft's beside them: one that is trained on keeps its name."""
     hashes = []
     for path, _ in models["loras"]:
         with open(path, "rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+            found = hashlib.file_digest(file, "sha256")
+        beside = pathlib.Path(path).with_name(PEFT_CONFIG)
+        found.update(beside.read_bytes() if beside.is_file() else b"")
+        hashes.append(found.hexdigest())
     return dict(lora_hashes=hashes) if hashes else {}
 
 

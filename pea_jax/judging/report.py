@@ -13,14 +13,13 @@ from PIL import Image
 from pea_jax.judging.comparison import Result
 from pea_jax.judging.distances import Distance
 from pea_jax.judging.prompts import Prompt
-from pea_jax.judging.tables import Table
+from pea_jax.judging.tables import Table, markdown_row
 from pea_jax.metrics.intervals import Estimate
 
 SIDE = 256  # of a picture in the report, at most
-NOTE = (
-    "Means over prompts with 95% intervals in brackets (bootstrap over prompts; differences pair the same prompts). "
-    "All systems drew each prompt from the same noise."
-)
+# What a report may have to say of its tables and pictures.
+MEANS = "Means over prompts with 95% intervals in brackets (bootstrap over prompts; differences pair the same prompts)."
+SAME_NOISE = "All systems drew each prompt from the same noise."
 STYLE = """
 body { font-family: sans-serif; margin: 2em; max-width: 80em }
 table { border-collapse: collapse; margin-bottom: 2em }
@@ -61,19 +60,19 @@ def as_markdown(
     title: str, tables: Sequence[Table], rows: Sequence[PictureRow], beside: pathlib.Path, notes: Sequence[str] = ()
 ) -> str:
     """Pictures are links, relative to the folder `beside`, where the file will lie."""
-    parts = [f"# {title}", "", " ".join([NOTE, *notes]), "", *(table.to_markdown() for table in tables)]
+    parts = [f"# {title}", "", " ".join(notes), "", *(table.to_markdown() for table in tables)]
     if rows:
-        systems = list(rows[0].paths)
-        parts += ["| prompt | " + " | ".join(systems) + " |", "| --- |" + " --- |" * len(systems)]
+        head = ["prompt", *rows[0].paths]
+        parts += [markdown_row(head), markdown_row(["---"] * len(head))]
     for prompt, paths in rows:
         cells = ["" if path is None else f"![]({_link(path, beside)})" for path in paths.values()]
-        parts.append(f"| {'<br>'.join(_captions(prompt)).replace('|', ' ')} | " + " | ".join(cells) + " |")
+        parts.append(markdown_row(["<br>".join(_captions(prompt)), *cells]))
     return "\n".join(parts) + "\n"
 
 
 def as_html(title: str, tables: Sequence[Table], rows: Sequence[PictureRow], notes: Sequence[str] = ()) -> str:
     """One file with everything in it."""
-    said = html.escape(" ".join([NOTE, *notes]))
+    said = html.escape(" ".join(notes))
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
         f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><p>{said}</p>",

@@ -25,14 +25,17 @@ class Table:
 
     def to_markdown(self) -> str:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-        return "\n".join([f"## {self.title}", "", *body, ""])
+        return "\n".join([f"## {self.title}", "", *map(markdown_row, lines), ""])
 
     def to_html(self) -> str:
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
         rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows]
         body = "\n".join(f"<tr>{row}</tr>" for row in rows)
         return f"<h2>{html.escape(self.title)}</h2>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n"
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def tables(results: Sequence[Result], distances: Sequence[Distance]) -> list[Table]:

@@ -14,7 +14,7 @@ from flax import nnx
 from pea_jax.errors import PeaError
 from pea_jax.models import layers
 from pea_jax.models.attention import attention
-from pea_jax.models.config_fields import check_kinds
+from pea_jax.models.config_fields import check_kinds, check_whole
 
 linear = functools.partial(layers.Linear, use_bias=False)
 
@@ -56,6 +56,9 @@ class T5Config:
         fields = {name: config.get(name, default) for name, default in defaults.items()}
         fields["bias_in_every_layer"] = kind == "umt5"
         check_kinds(fields, defaults)
+        check_whole(fields, ["relative_attention_num_buckets"], least=4)
+        exact = fields["relative_attention_num_buckets"] // 4
+        check_whole(fields, ["relative_attention_max_distance"], least=exact + 1)
         return cls(**fields)
 
 

@@ -90,10 +90,12 @@ def rules_of(rule: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
     """What an adapter's config.json says of each of the text encoders that stand side by side.
 
     Raises:
-      PeaError: it says it of more or fewer.
+      PeaError: it says it of more or fewer, or not as a list.
     """
     if count == 1 or "encoders" in rule:
         rules = rule.get("encoders", [rule])
+        if not isinstance(rules, list) or not all(isinstance(each, Mapping) for each in rules):
+            raise PeaError("text_encoder of the adapter's config.json: encoders must be a list of what it says of each")
         if len(rules) != count:
             raise PeaError(f"text_encoder of the adapter's config.json describes {len(rules)} encoders, names {count}")
         return rules

@@ -36,20 +36,21 @@ def test_json_has_every_figure():
 
 
 def test_markdown(tmp_path: pathlib.Path):
-    text = as_markdown("T", tables(RESULTS, DISTANCES), rows(tmp_path), tmp_path / "out", ["Not <b>."])
+    text = as_markdown("T", tables(RESULTS, DISTANCES), rows(tmp_path), tmp_path / "out", ["Of 8.", "Not <b>."])
     assert "| all (40) | <b>\\| | 31.42 (30.00 to 32.50) | -1.00 (-2.00 to 0.50) |" in text
     assert "| KID | teacher | 0.0123 ± 0.0020 over subsets | 40 | 50 |" in text
-    assert "from the same noise. Not <b>.\n" in text
+    assert text.startswith("# T\n\nOf 8. Not <b>.\n\n## CLIPScore\n")
     assert "![](../a%20folder/0.png)" in text
     table = [line for line in text.splitlines() if line.startswith("| кот &amp; &lt;кошка&gt;<br>a cat<br>animals |")]
     assert len(table) == 1 and table[0].count("|") == 4
+    assert "| prompt | teacher | <b>\\| |\n| --- | --- | --- |\n" in text
 
 
 def test_html_stands_alone(tmp_path: pathlib.Path):
     made = rows(tmp_path)
-    text = as_html("T <1>", tables(RESULTS, DISTANCES), made, ["Not <b>."])
+    text = as_html("T <1>", tables(RESULTS, DISTANCES), made, ["Of 8.", "Not <b>."])
     made[0].paths["teacher"].unlink()
-    assert "same noise. Not &lt;b&gt;.</p>" in text
+    assert "<p>Of 8. Not &lt;b&gt;.</p>" in text
     assert "T &lt;1&gt;" in text and "<td>&lt;b&gt;|</td>" in text and "<кошка>" not in text
     assert text.count("data:image/jpeg;base64,") == 1 and "src=" in text and "http" not in text
     assert '<td><div dir="auto">кот &amp; &lt;кошка&gt;</div><div dir="auto">a cat</div>' in text

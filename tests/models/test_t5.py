@@ -74,6 +74,18 @@ def test_every_distance_is_in_pytorchs_bucket(num_buckets: int, max_distance: in
     np.testing.assert_array_equal(position_buckets(600, num_buckets, max_distance), expected)
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (dict(relative_attention_num_buckets=3), "relative_attention_num_buckets=3 must be a whole number from 4 to"),
+        (dict(relative_attention_max_distance=8), "relative_attention_max_distance=8 must be a whole number from 9 to"),
+    ],
+)
+def test_distances_need_buckets(fields: dict[str, int], said: str):
+    with pytest.raises(PeaError, match=said):
+        T5Config.from_dict({"model_type": "mt5", **fields})
+
+
 @pytest.mark.parametrize("config", [{"feed_forward_proj": "relu"}, {"model_type": "t5"}])
 def test_the_original_t5_is_refused(config: dict):
     with pytest.raises(PeaError, match="feed_forward_proj='relu' is not supported"):

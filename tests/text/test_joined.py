@@ -143,6 +143,9 @@ def test_a_tokenizer_that_pads_otherwise_is_refused(names: tuple[str, str], tmp_
     for described in (description["encoders"][:1], []):
         with pytest.raises(PeaError, match=f"describes {len(described)} encoders, names 2"):
             load_in_pytorch(description | {"encoders": described})
+    for described in (None, "two", ["one", "two"]):
+        with pytest.raises(PeaError, match="encoders must be a list of what it says of each"):
+            load_in_pytorch(description | {"encoders": described})
     assert load_in_pytorch({"id": description["id"], "context_length": 12, "pad_token": "x"}).hidden_size == 56
 
 
