@@ -135,7 +135,7 @@ class PEAdapter(nnx.Module):
         """
         folder = pathlib.Path(folder)
         check_replaceable(folder)
-        partial = folder.with_name(folder.name + ".partial")
+        partial, before = (folder.with_name(folder.name + end) for end in (".partial", ".before"))
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
@@ -143,11 +143,14 @@ class PEAdapter(nnx.Module):
             # In ASCII: it is read with the encoding of whatever machine it comes to.
             (partial / CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n")
             (partial / CARD).write_text(card, "utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(before, ignore_errors=True)
+            if folder.is_dir() and not folder.is_symlink():
+                folder.rename(before)  # not removed yet: a part of it, which a kill leaves, would be refused
             partial.rename(folder)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise PeaError(f"{folder}: the adapter cannot be written there ({error.strerror})") from error
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def is_complete(folder: pathlib.Path) -> bool:

@@ -294,6 +294,8 @@ def _check_sizes(config: ConfigDict) -> None:
         raise PeaError(f"config.data.buckets={buckets!r}: each must be (width, height), e.g. ((64, 64),)")
     if not buckets:
         raise PeaError("config.data.buckets: there are none; give at least one (width, height)")
+    if len(set(map(tuple, buckets))) < len(buckets):  # one of the two would have no samples, in the place of the other
+        raise PeaError(f"config.data.buckets={buckets!r}: each must be there once")
     if not isinstance(weights, tuple | list) or not all(map(_is_finite, weights)):
         raise PeaError(f"config.data.bucket_weights={weights!r}: must be finite numbers")
 

@@ -82,6 +82,9 @@ def main() -> None:
 def _check_flags() -> None:
     """Refuses what would be left out without a word."""
     judges = (CLIP, ENGLISH_CLIP, PICK_SCORE, IMAGE_REWARD, REFERENCE, INCEPTION)
+    named = (ADAPTER, PROMPTS, TRANSLATIONS, TRANSLATOR, PICTURES, *judges)
+    if empty := [flag.name for flag in named if flag.value == ""]:  # as of a shell's variable that is not set
+        raise PeaError(f"--{empty[0]}: is empty; say which, or leave it out")
     if PROMPTS.value and FOLDER.value:
         raise PeaError("--prompts and --folder: give one of them")
     if not PROMPTS.value and (alone := [flag.name for flag in (TRANSLATIONS, TRANSLATOR, PICTURES) if flag.value]):
@@ -227,8 +230,8 @@ def _all_named(flag: str, texts: list[str]) -> dict[str, str]:
 
 
 def _named(flag: str, text: str) -> tuple[str, str]:
-    name, separator, folder = text.partition("=")
-    if not name or not separator or folder_name(name) in map(folder_name, RESERVED):
+    name, _, folder = text.partition("=")
+    if not name or not folder or folder_name(name) in map(folder_name, RESERVED):
         raise PeaError(f"{flag} {text}: must be NAME=DIR, and the name none of {', '.join(RESERVED)}")
     return name, folder
 

@@ -62,6 +62,8 @@ def main() -> None:
     elif alone := [flag.name for flag in (SAMPLES, PRIVATE, DRY_RUN) if flag.value]:
         raise PeaError(f"--{alone[0]}: is of what goes to the Hugging Face Hub; give --push_to_hub USER/NAME as well")
     samples = pathlib.Path(SAMPLES.value) if SAMPLES.value else None
+    if samples is not None:
+        publishing.check_samples(samples)
     if FROM_TORCH.value:
         bring_in(pathlib.Path(FROM_TORCH.value), CONFIG.value, out)
     elif WORKDIR.value:

@@ -45,14 +45,19 @@ def check_license(name: str) -> None:
         )
 
 
-def add_samples(folder: pathlib.Path, picture: pathlib.Path, title: str) -> None:
-    """Put a picture beside the adapter, and into its card.
+def check_samples(picture: pathlib.Path) -> None:
+    """Refuse what `add_samples` would.
 
     Raises:
       PeaError: it is no PNG file.
     """
     if not picture.is_file() or picture.read_bytes()[:4] != b"\x89PNG":
         raise PeaError(f"{picture}: not a PNG file; name one with --samples")
+
+
+def add_samples(folder: pathlib.Path, picture: pathlib.Path, title: str) -> None:
+    """Put a picture beside the adapter, and into its card; raises as `check_samples`."""
+    check_samples(picture)
     shutil.copyfile(picture, folder / SAMPLES)
     card = folder / CARD
     card.write_text(card.read_text("utf-8") + PICTURE.format(title=title), "utf-8")

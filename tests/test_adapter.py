@@ -1,4 +1,6 @@
+import contextlib
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -122,6 +124,33 @@ def test_saving_again_replaces_the_whole_directory(tmp_path):
     (tmp_path / "a" / "samples.png").touch()
     random_adapter(seed=1).save_pretrained(tmp_path / "a", {}, "")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", "a", "adapter.safetensors", "config.json"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def while_alive(calls, call, *args, **kwargs):
+    if next(calls, None) is None:
+        raise Killed
+    return call(*args, **kwargs)
+
+
+def test_saving_again_goes_well_wherever_the_last_time_was_killed(tmp_path, monkeypatch):
+    """Killed before each of the calls that make, remove or rename something."""
+    adapter = random_adapter()
+    adapter.save_pretrained(tmp_path / "a", {}, "first")
+    for lived in itertools.count():
+        calls = iter(range(lived))
+        with monkeypatch.context() as patched, contextlib.suppress(Killed):
+            for name in ("mkdir", "rename", "rmdir", "unlink"):
+                patched.setattr(os, name, functools.partial(while_alive, calls, getattr(os, name)))
+            adapter.save_pretrained(tmp_path / "a", {}, "killed")
+            break
+        adapter.save_pretrained(tmp_path / "a", {}, "again")
+        assert (tmp_path / "a" / "README.md").read_text() == "again"
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert lived > 5
 
 
 @pytest.mark.parametrize("name", [".git", "notes.txt"])

@@ -133,6 +133,7 @@ def test_a_config_file_that_loses_a_field():
         ("data.buckets", 64, "each must be (width, height)"),
         ("data.buckets", ((64,),), "each must be (width, height)"),
         ("data.buckets", (("a", "b"),), "each must be (width, height)"),
+        ("data.buckets", ((64, 64), (64, 32), (64, 64)), "each must be there once"),
         ("data.bucket_weights", (float("nan"),), "must be finite numbers"),
         ("picture_size", (64, 64, 64), "must be (width, height)"),
         ("picture_size", 64, "must be (width, height)"),

@@ -103,6 +103,14 @@ def test_bad_input_is_one_line(tmp_path: pathlib.Path):
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_sheet_of_samples_is_looked_for_before_anything_is_written(published: pathlib.Path, tmp_path: pathlib.Path):
+    flags = dict(out=tmp_path / "out", push_to_hub="me/adapter", dry_run=True, samples=tmp_path / "none.png")
+    result = commands.run_forked(commands.command("export", {}, from_torch=published, **flags))
+    said = f"error: {tmp_path / 'none.png'}: not a PNG file; name one with --samples"
+    assert result.returncode == 1 and result.stderr.splitlines()[-1] == said, result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("flag", [dict(samples="a.png"), dict(private=True), dict(dry_run=True)])
 def test_what_is_of_the_hub_alone_is_refused_without_it(published: pathlib.Path, tmp_path: pathlib.Path, flag):
     result = commands.run_forked(commands.command("export", {}, from_torch=published, out=tmp_path / "out", **flag))

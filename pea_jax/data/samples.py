@@ -43,8 +43,10 @@ class Sample:
 
     @property
     def family(self) -> str:
-        """Samples of one family show the same concept and are never divided between splits."""
-        return self.record.get("family", self.key)
+        """Samples of one family show the same concept and are never divided between splits; one whose
+        record names none, or has null there as tables have, is of its own."""
+        found = self.record.get("family")
+        return str(found) if isinstance(found, str | int) else self.key
 
     def caption(self, language: str) -> str:
         """The field `caption_<language>`.

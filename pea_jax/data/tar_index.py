@@ -39,8 +39,8 @@ def build_index(shard: File) -> np.ndarray:
     """[N] of `row_dtype`: the samples of a shard, in its order.
 
     Raises:
-      PeaError: the shard is missing, compressed, no tar, damaged, truncated or several tars in one, or has samples
-        of one key in a row.
+      PeaError: the shard is missing, compressed, no tar, damaged, truncated or several tars in one, or has sparse
+        members or samples of one key in a row.
     """
     _refuse_compressed(shard.path)
     block = _REMOTE_BLOCK if storage.is_remote(shard.path) else _LOCAL_BLOCK
@@ -94,6 +94,9 @@ def _members(shard: File) -> Iterator[tarfile.TarInfo]:
         tar = _open(stream, shard.path)
         while (member := _next(tar, shard.path)) is not None:
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every one of them
+            if member.issparse():  # its zeros were left out, so what lies there is not what the file holds
+                advice = "make the tar again without --sparse"
+                raise PeaError(f"{shard.path}: member {member.name} is stored without its zeros; {advice}")
             if member.offset_data + member.size > shard.size:
                 end = member.offset_data + member.size
                 raise _truncated(shard.path, shard.size, f"member {member.name} ends at {end}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
+from pea_jax.data.samples import opaque
 from pea_jax.errors import PeaError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -26,7 +27,7 @@ def pictures_in(folder: str | pathlib.Path) -> list[pathlib.Path]:
 
 
 def opened(paths: Sequence[pathlib.Path]) -> Iterator[Image.Image]:
-    """The pictures themselves, one at a time.
+    """The pictures themselves, one at a time, in RGB as `opaque` makes them.
 
     Raises:
       PeaError: naming the file that is no picture.
@@ -34,7 +35,7 @@ def opened(paths: Sequence[pathlib.Path]) -> Iterator[Image.Image]:
     for path in paths:
         try:
             with Image.open(path) as picture:
-                picture.load()
-                yield picture
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                shown = opaque(picture)
+        except Exception as error:  # Pillow lets through whatever its readers stumble over
             raise PeaError(f"{path}: not a picture that can be read ({error}); remove it") from error
+        yield shown

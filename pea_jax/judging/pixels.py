@@ -17,6 +17,7 @@ from pea_jax.errors import PeaError
 
 FILE, WHOLE_FILE = "preprocessor_config.json", "processor_config.json"
 KINDS = re.compile(r"(Chinese)?CLIP(FeatureExtractor|ImageProcessor)(Fast|Pil)?")
+LONGEST = 50  # times the shorter side
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 Size = tuple[int, int]
 
@@ -84,6 +85,8 @@ class Preprocessing:
         picture = opaque(picture)
         if self.square:
             picture = _cropped(picture, (min(picture.size),) * 2)
+        if isinstance(self.size, int) and self.crop is not None:
+            picture = _without_ends(picture)
         if self.size is not None:
             picture = picture.resize(self._resized(picture.size), Image.Resampling(self.resample))
         if self.crop is not None:
@@ -102,6 +105,14 @@ class Preprocessing:
         assert self.size is not None, "asked only where pictures are resized"
         long = int(self.size * max(size) / min(size))
         return (self.size, long) if size[0] <= size[1] else (long, self.size)
+
+
+def _without_ends(picture: Image.Image) -> Image.Image:
+    """What the crop is taken from: a line of pixels would take gigabytes if all of it were resized."""
+    longest = LONGEST * min(picture.size)
+    # By an even number of pixels, so that the middle stays where it is.
+    width, height = (side if side <= longest else longest + (side - longest) % 2 for side in picture.size)
+    return _cropped(picture, (height, width))
 
 
 def _cropped(picture: Image.Image, size: Size, *, to_even: bool = False) -> Image.Image:

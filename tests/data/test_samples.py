@@ -22,6 +22,13 @@ def test_fields(sample):
     assert sample().family == "fruit" and Sample("a.tar", "001", b"", {}).family == "001"
 
 
+def test_a_sample_whose_record_names_no_family_is_one_of_its_own(sample):
+    """Else retrieval would count each of them for all the others."""
+    for none in (None, [], ["fruit"], {"fruit": 1}):
+        assert sample(family=none).family == "001"
+    assert sample(family=7).family == "7" and sample(family="").family == ""
+
+
 def test_pixels(sample):
     pixels = sample().pixels()
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8

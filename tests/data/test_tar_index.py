@@ -156,6 +156,17 @@ def test_compressed_tar(write_shard, tmp_path):
         build_index(tmp_path / "b.tar")
 
 
+@pytest.mark.parametrize("fields", [dict(type=tarfile.GNUTYPE_SPARSE), dict(pax_headers={"GNU.sparse.size": "9"})])
+def test_sparse_members(tmp_path, fields):
+    """Of which a part is there: in the middle of a shard its bytes would be read with those of the next member."""
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "a.json", b"{}")
+        add(tar, "a.png", b"0 4 5\n", **fields)
+        add(tar, "b.json", bytes(9000))
+    with pytest.raises(PeaError, match=r"a\.tar: member a\.png is stored without its zeros; make .* without --sparse"):
+        build_index(tmp_path / "a.tar")
+
+
 def test_foreign_files(tmp_path):
     (tmp_path / "text.tar").write_text("hello " * 200)
     with pytest.raises(PeaError, match=r"text\.tar: not a tar file"):

@@ -86,6 +86,9 @@ def _goes_on(world, place: pathlib.Path, out: pathlib.Path) -> None:
         (dict(prompts="a.txt"), "--config is needed beside --prompts"),
         (dict(folder="a=b"), "--folder needs --reference DIR"),
         (dict(folder="a", reference="b", clip="c"), "--folder a: must be NAME=DIR"),
+        (dict(folder="a=", reference="b", clip="c"), "--folder a=: must be NAME=DIR"),  # not the folder one stands in
+        (dict(adapter="", config=commands.CONFIG), "--adapter: is empty; say which, or leave it out"),
+        (dict(folder="a=b", reference="b", clip="c", inception=""), "--inception: is empty"),
         (dict(prompts="nowhere.txt", config=commands.CONFIG), "nowhere.txt: no such file"),
         (dict(prompts="assets/prompts/ru.jsonl", config=commands.CONFIG, seeds="1,x"), "--seeds 1,x: must be whole"),
         (dict(clip="c"), "--clip judges pictures of prompts or in folders"),

@@ -41,6 +41,23 @@ def test_equals_transformers(tmp_path: pathlib.Path, name: str, kind: str):
             np.testing.assert_allclose(actual, expected, atol=2e-6, err_msg=f"{size} {mode}")
 
 
+@pytest.mark.parametrize("size", [(1, 1500), (1501, 1), (2, 1501), (400, 3)])
+def test_of_a_line_the_middle_alone_is_resized(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, size):
+    """Of 65,535 pixels in a row the whole would be 10 GB at 224; what comes out is what transformers makes of all."""
+    processor = transformers.CLIPImageProcessorPil(**PROCESSORS["openai"], do_normalize=False, do_rescale=False)
+    processor.save_pretrained(tmp_path)
+    expected = processor(image := picture(*size), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    resize, sizes = Image.Image.resize, []
+
+    def noted(self, size, *rest):
+        sizes.append(size)
+        return resize(self, size, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    np.testing.assert_array_equal(Preprocessing.from_folder(tmp_path).fit(image), expected)
+    assert len(sizes) == 1 and max(sizes[0]) <= 51 * 24
+
+
 @pytest.mark.parametrize(
     "fields",
     [
