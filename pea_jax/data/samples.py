@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import io
-from typing import Any
+import pathlib
+from typing import Any, BinaryIO
 
 import numpy as np
 import simplejpeg
@@ -74,7 +75,7 @@ class Sample:
         if self.image is None:
             return Image.new("L", (1, 1), 128)
         try:
-            return Image.open(io.BytesIO(self.image))
+            return open_picture(io.BytesIO(self.image))
         except UnidentifiedImageError as error:
             raise self._bad_image("of no known kind") from error
         except Exception as error:  # Pillow lets through whatever its readers stumble over
@@ -113,6 +114,12 @@ class Sample:
 
     def _bad_image(self, reason: object) -> BadSample:
         return BadSample(f"{self.shard}: sample {self.key}: the image cannot be decoded ({reason})")
+
+
+def open_picture(file: pathlib.Path | BinaryIO) -> Image.Image:
+    """As `PIL.Image.open`, which runs Ghostscript on an EPS file, whatever its name: here that is of no known kind."""
+    Image.init()
+    return Image.open(file, formats=[kind for kind in Image.ID if kind != "EPS"])
 
 
 def _orientation(image: Image.Image) -> int:

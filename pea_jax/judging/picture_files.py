@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from pea_jax.data.samples import opaque
+from pea_jax.data.samples import opaque, open_picture
 from pea_jax.errors import PeaError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -34,7 +34,7 @@ def opened(paths: Sequence[pathlib.Path]) -> Iterator[Image.Image]:
     """
     for path in paths:
         try:
-            with Image.open(path) as picture:
+            with open_picture(path) as picture:
                 shown = opaque(picture)
         except Exception as error:  # Pillow lets through whatever its readers stumble over
             raise PeaError(f"{path}: not a picture that can be read ({error}); remove it") from error

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pea_jax.data.samples import eight_bits
+from pea_jax.data.samples import eight_bits, open_picture
 from pea_jax.errors import PeaError
 from pea_jax.sampling.guides import Guides
 
@@ -44,7 +44,7 @@ class GuideFiles:
 
 def _read(path: str, mode: str) -> Image.Image:
     try:
-        with Image.open(pathlib.Path(path)) as image:
+        with open_picture(pathlib.Path(path)) as image:
             return eight_bits(ImageOps.exif_transpose(image)).convert(mode)
     except UnidentifiedImageError as error:
         raise PeaError(f"{path}: not a picture; give a PNG, JPEG or WebP file") from error

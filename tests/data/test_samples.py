@@ -48,6 +48,14 @@ def test_undecodable_image_names_file_and_key(make_sample, damage):
         sample.pixels()
 
 
+def test_a_postscript_program_is_not_run():
+    program = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(program, "EPS")
+    assert Image.open(program).format == "EPS"
+    with pytest.raises(PeaError, match=r"the image cannot be decoded \(of no known kind\)"):
+        Sample("a.tar", "001", program.getvalue(), {}).size()
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize(
     "options", [dict(quality=60), dict(progressive=True), dict(subsampling=0), dict(subsampling=1)]
