@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from pea_jax.errors import PeaError
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
-from pea_jax.weights import to_torch_names
+from pea_jax.weights import load_unet, to_torch_names
+from pea_jax.weights.abstract import without_values
 from pea_jax.weights.lora import lora_components, merge_lora
 from tests import tiny_sdxl
 from tests.tiny_text_models import random_clip
@@ -332,6 +333,19 @@ def test_dtype_and_the_other_parameters_stay(unet, layers, tmp_path):
     assert after["mid_block.attentions.0.proj_in.weight"].dtype == jnp.bfloat16
     changed = [name for name in before if before[name].tobytes() != after[name].tobytes()]
     assert changed == ["mid_block.attentions.0.proj_in.weight"]
+
+
+def test_without_values_it_is_only_told_whether_it_fits(unet, layers, tmp_path):
+    """As before a large network is read."""
+    UNet2DConditionModel.from_config(unet.config).save_config(tmp_path)
+    save_file(kohya(layers), tmp_path / "a.safetensors")
+    name, (down, up, alpha) = next(iter(layers["unet"].items()))
+    save_file(kohya({"unet": {name: (down[:, 1:].contiguous(), up, alpha)}}), tmp_path / "b.safetensors")
+    with without_values():
+        model = load_unet(tmp_path, "")
+        merge_lora(model, tmp_path / "a.safetensors")
+        with pytest.raises(PeaError, match="b.safetensors does not fit the unet: .* do not multiply to"):
+            merge_lora(model, tmp_path / "b.safetensors")
 
 
 def test_scale_zero_changes_nothing(unet, layers, tmp_path):
