@@ -5,6 +5,7 @@ import html
 import io
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ def as_markdown(
     """Pictures are links, relative to the folder `beside`, where the file will lie."""
     parts = [f"# {title}", "", " ".join([NOTE, *notes]), "", *(table.to_markdown() for table in tables)]
     if rows:
-        systems = list(rows[0].paths)
+        systems = [system.replace("|", "\\|") for system in rows[0].paths]
         parts += ["| prompt | " + " | ".join(systems) + " |", "| --- |" + " --- |" * len(systems)]
     for prompt, paths in rows:
         cells = ["" if path is None else f"![]({_link(path, beside)})" for path in paths.values()]
@@ -98,7 +99,8 @@ def _captions(prompt: Prompt) -> list[str]:
 
 
 def _link(path: pathlib.Path, beside: pathlib.Path) -> str:
-    return pathlib.Path(os.path.relpath(path, beside)).as_posix().replace(" ", "%20")
+    """With what is written otherwise in addresses, `#` and `)` among it."""
+    return urllib.parse.quote(pathlib.Path(os.path.relpath(path, beside)).as_posix())
 
 
 def _embedded(path: pathlib.Path) -> str:
