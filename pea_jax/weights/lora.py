@@ -48,7 +48,9 @@ def merge_lora(model: nnx.Module, path: str | pathlib.Path, *, scale: float = 1.
         raise PeaError(f"component={component!r} must be one of {', '.join(COMPONENTS)}")
     layers = read_layers(path, component, _layers_per_block(model))
     if not layers:
-        raise PeaError(f"{path}: nothing in it for the {component} (only for {', '.join(lora_components(path))})")
+        others = ", ".join(lora_components(path))
+        found = f"only for {others}" if others else "it is empty"
+        raise PeaError(f"{path}: nothing in it for the {component} ({found})")
     parameters = {torch_name(p): (p, v) for p, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     targets = {f"{module.removeprefix('text_model.')}.weight": layer for module, layer in layers.items()}
     if problems := _problems(parameters, targets):

@@ -366,6 +366,10 @@ KEY = "lora_unet_mid_block_attentions_0_proj_in"
         (lambda t: t.update({f"{KEY}.dora_scale": torch.ones(1)}), "DoRA"),
         (lambda t: t.update({f"{KEY}.diff": torch.ones(1)}), "full weight differences"),
         (lambda t: t.update({f"{KEY}.diff_b": torch.ones(1)}), "full weight differences"),
+        (lambda t: t.update({f"{KEY}.w_norm": torch.ones(1)}), "LyCORIS of norms"),
+        (lambda t: t.update({f"{KEY}.on_input": torch.ones(1)}), "IA3"),
+        (lambda t: t.update({"clip_g": torch.ones(1)}), "textual inversion (clip_g) is not supported, only LoRA"),
+        (lambda t: t.update({"ip_adapter.1.to_k_ip.weight": torch.ones(1)}), "IP-Adapter"),
         (lambda t: t.update({"model.diffusion_model.x": torch.ones(1)}), "1 keys of no known LoRA layout"),
         (lambda t: t.update({"something.else": torch.ones(1)}), "1 keys of no known LoRA layout (something.else)"),
         (lambda t: t.pop(f"{KEY}.lora_up.weight"), "factors is missing for mid_block.attentions.0.proj_in"),
@@ -399,6 +403,9 @@ def test_the_wrong_network(unet, layers, tmp_path):
     save_file(kohya(layers), path)
     with pytest.raises(PeaError, match="nothing in it for the text_encoder .only for unet"):
         merge_lora(ours("unet", unet), path, component="text_encoder")
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(PeaError, match="nothing in it for the unet .it is empty"):
+        merge_lora(ours("unet", unet), tmp_path / "empty.safetensors")
     with pytest.raises(PeaError, match="component='vae' must be one of"):
         merge_lora(ours("unet", unet), path, component="vae")
 
