@@ -47,11 +47,12 @@ from pea_jax.sampling.noise import MOST_SEEDS
 from pea_jax.sampling.picture_files import GuideFiles
 from pea_jax.sampling.picture_folder import draw_folder
 from pea_jax.sampling.pipeline import Sampling, TextToImage
-from pea_jax.sampling.prompt_drawing import Drawing, draw_all, drawings
+from pea_jax.sampling.prompt_drawing import Drawing, check_all, draw_all, drawings
 from pea_jax.sampling.prompt_files import Prompt, read_prompts
 from pea_jax.sampling.schedulers import FROM_CONFIG, SAMPLERS
 from pea_jax.text.conditioner import AdapterConditioner, Conditioner
 from pea_jax.text.stable_diffusion import load_conditioner
+from pea_jax.weights.abstract import without_values
 from pea_jax.weights.adapter_layouts import read_config
 from pea_jax.weights.locations import locate_base
 from pea_jax.weights.lora_alphas import PEFT_CONFIG
@@ -109,10 +110,9 @@ def main() -> None:
     guides, models = _guides(), _models(config)
     dtype = DTYPE.value or ("float32" if jax.default_backend() == "cpu" else training.get("dtype", "bfloat16"))
     where: dict[str, Any] = dict(dtype=jnp.dtype(dtype), mesh=meshes.make_mesh(devices=jax.local_devices()))
-    conditioner = AdapterConditioner.from_pretrained(adapter, **where) if adapter else _english(models, where)
-    pipeline = TextToImage.from_pretrained(**models, **where)
-    if isinstance(conditioner, AdapterConditioner):
-        pipeline.check(conditioner.adapter_dims, adapter)
+    with without_values():  # what does not go together is told before anything large is read
+        check_all(_loaded(adapter, models, where)[1], wanted, sampling, guides)
+    conditioner, pipeline = _loaded(adapter, models, where)
     if is_folder:
         trained = fingerprint(conditioner.params[1]) if adapter else None
         settings = dict(models, adapter=trained, dtype=dtype, **_lora_hashes(models))
@@ -165,6 +165,14 @@ def _models(config: dict[str, Any]) -> dict[str, Any]:
         raise PeaError(f"{ADAPTER.value}: its config.json names no base_model; give --base_model")
     trained_with = config.get("training", {}).get("base_model_config", "")
     return dict(folder=config["base_model"], config=BASE_MODEL_CONFIG.value or str(trained_with), **added)
+
+
+def _loaded(adapter: str, models: dict[str, Any], where: dict[str, Any]) -> tuple[Conditioner, TextToImage]:
+    conditioner = AdapterConditioner.from_pretrained(adapter, **where) if adapter else _english(models, where)
+    pipeline = TextToImage.from_pretrained(**models, **where)
+    if isinstance(conditioner, AdapterConditioner):
+        pipeline.check(conditioner.adapter_dims, adapter)
+    return conditioner, pipeline
 
 
 def _english(models: dict[str, Any], where: dict[str, Any]) -> Conditioner:

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -164,6 +166,33 @@ def test_a_folder_is_not_gone_on_with_after_a_lora_has_changed(settings, adapter
 def test_what_would_not_be_done_is_refused(flags, said):
     result = commands.run_forked(commands.command("generate", {}, adapter="nowhere", prompt="кот", **flags))
     assert result.returncode == 1 and said in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (dict(lora="loha.safetensors"), "loha.safetensors: LoHa (.*) is not supported, only LoRA"),
+        (dict(controlnet="t2i"), "of a T2IAdapter, not of a ControlNetModel"),
+        (dict(controlnet="other"), "this ControlNet was made for another base model"),
+        (dict(steps=0), "steps=0: must be at least 1"),
+        (dict(width=7), "picture size 7x8"),
+    ],
+)
+def test_what_does_not_go_together_is_told_before_weights_are_read(settings, tmp_path: pathlib.Path, flags, said):
+    """There are none: they were the next complaint."""
+    weights = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(settings.base_model_config, tmp_path / "base", ignore=weights)
+    save_file({"lora_unet_mid_block.hada_w1_a": np.ones((8, 8), np.float32)}, tmp_path / "loha.safetensors")
+    for name, fields in (("t2i", dict(_class_name="T2IAdapter", channels=[4])), ("other", dict(cross_attention_dim=5))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(fields))
+    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "edges.png")
+    control = dict(control_image=tmp_path / "edges.png") if "controlnet" in flags else {}
+    files = {flag: tmp_path / value for flag, value in flags.items() if isinstance(value, str)}
+    usual = dict(base_model=tmp_path / "base", prompt="a cat", width=SIZE, height=SIZE, out=tmp_path / "a.png")
+    result = commands.run_forked(commands.command("generate", {}, **usual | flags | files | control))
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, result.stderr
+    assert re.search(said, result.stderr), result.stderr
 
 
 @pytest.mark.slow  # a minute: three processes, each of which compiles

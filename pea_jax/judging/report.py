@@ -5,6 +5,7 @@ import html
 import io
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -97,7 +98,8 @@ def _captions(prompt: Prompt) -> list[str]:
 
 
 def _link(path: pathlib.Path, beside: pathlib.Path) -> str:
-    return pathlib.Path(os.path.relpath(path, beside)).as_posix().replace(" ", "%20")
+    """With what is written otherwise in addresses, `#` and `)` among it."""
+    return urllib.parse.quote(pathlib.Path(os.path.relpath(path, beside)).as_posix())
 
 
 def _embedded(path: pathlib.Path) -> str:

@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from pea_jax.errors import PeaError
 from pea_jax.models.config_fields import check_choice, check_lists, check_whole, read_fields
 from pea_jax.models.unet_encoder_config import DEFAULTS, IGNORED, SUPPORTED, UNetEncoderConfig, encoder_fields
 
+CLASS = "ControlNetModel"
 MID_BLOCK_TYPES = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D")
 OWN_DEFAULTS = {
     "conditioning_channels": 3,
@@ -32,8 +34,13 @@ class ControlNetConfig(UNetEncoderConfig):
         Raises:
           PeaError: naming the fields whose values are not supported, not known or do not fit together.
         """
-        config = {name: value for name, value in config.items() if name not in IGNORED}
-        fields = read_fields(config, defaults=DEFAULTS | OWN_DEFAULTS, supported=SUPPORTED)
+        known = {name: value for name, value in config.items() if name not in IGNORED}
+        try:
+            fields = read_fields(known, defaults=DEFAULTS | OWN_DEFAULTS, supported=SUPPORTED)
+        except PeaError as error:
+            if (kind := config.get("_class_name", CLASS)) == CLASS:
+                raise
+            raise PeaError(f"of a {kind}, not of a {CLASS} ({error})") from error
         own = {name: fields[name] for name in OWN_DEFAULTS}
         check_whole(own, ["conditioning_channels"])
         check_lists(own, ["conditioning_embedding_out_channels"])

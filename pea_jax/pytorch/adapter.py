@@ -110,9 +110,11 @@ class PEAdapter(nn.Module):
 
         Raises:
           PeaError: the pipeline is not made for such an adapter, there is no prompt, a prompt is no text or holds half
-            of a surrogate pair, or there are not as many negative prompts as prompts.
+            of a surrogate pair, there are not as many negative prompts as prompts, or no pictures of each.
         """
         self.check(pipe)
+        if not isinstance(num_images_per_prompt, int | np.integer) or num_images_per_prompt < 1:
+            raise PeaError(f"num_images_per_prompt={num_images_per_prompt!r}: must be a whole number from 1 on")
         prompts = _listed("prompt", prompt)
         found = self._embed(pipe, prompts, num_images_per_prompt)
         if not guidance:
@@ -167,7 +169,7 @@ class PEAdapter(nn.Module):
         # Where pipelines keep their modules on the CPU until their turn comes, that is what `device` names.
         device = getattr(pipe, "_execution_device", pipe.device)
         found = self.embed(texts, device, pipe.unet.dtype)  # that of the pipeline may be of a text encoder
-        return {key: value.repeat_interleave(copies, dim=0) for key, value in found.items()}
+        return {key: value.repeat_interleave(int(copies), dim=0) for key, value in found.items()}
 
 
 def _listed(name: str, texts: Any) -> list[str]:

@@ -16,7 +16,7 @@ from pea_jax.errors import PeaError
 from pea_jax.report import counting
 from pea_jax.sampling.picture_files import GuideFiles
 from pea_jax.sampling.pipeline import Sampling, TextToImage
-from pea_jax.sampling.prompt_drawing import Drawing, draw_all
+from pea_jax.sampling.prompt_drawing import Drawing, check_all, draw_all
 from pea_jax.text.conditioner import Conditioner
 from pea_jax.threads import in_order
 from pea_jax.whole_files import whole
@@ -128,9 +128,7 @@ def draw_folder(
     del depends["batch_size"]
     folder = PictureFolder(path, wanted, depends)
     folder.check()
-    for width, height in {(drawing.width, drawing.height) for drawing in wanted}:
-        shown = guides.of_size(width, height).rows(1, height, width)
-        pipeline.check_drawing(sampling, shown, height=height, width=width)
+    check_all(pipeline, wanted, sampling, guides)
     if processes.is_first():
         folder.begin()
     processes.wait_for_all("the folder")

@@ -32,6 +32,7 @@ from pea_jax.sampling.schedulers import make_sampler
 from pea_jax.sampling.vae_slicing import SlicedVAE
 from pea_jax.text.conditioner import Conditioning
 from pea_jax.weights import load_controlnet, load_unet, load_vae
+from pea_jax.weights.abstract import values_left_out
 from pea_jax.weights.locations import locate_base
 from pea_jax.weights.lora import lora_components, merge_lora
 
@@ -121,6 +122,8 @@ class TextToImage:
           config: for a checkpoint in one file, the diffusers folder of its base model.
           controlnet: the folder of a ControlNet.
           loras: files and how much they count, see `merge_lora`; they may be several.
+
+        Within `without_values` it cannot draw, and tells whether its parts go together.
 
         Raises:
           PeaError: a part is missing, broken or not supported.
@@ -239,7 +242,8 @@ class TextToImage:
 
 def _merge(unet: UNet2DCondition, path: str | pathlib.Path, scale: float) -> None:
     merge_lora(unet, path, scale=scale)
-    if others := [name for name in lora_components(path) if name != "unet"]:
+    others = [name for name in lora_components(path) if name != "unet"]
+    if others and not values_left_out():  # once
         logging.warning("%s: its layers for %s are left out; those of the UNet are merged", path, ", ".join(others))
 
 

@@ -58,6 +58,13 @@ def drawings(
     ]
 
 
+def check_all(pipeline: TextToImage, wanted: Sequence[Drawing], sampling: Sampling, guides: GuideFiles) -> None:
+    """Raises `PeaError` as `draw_all` would, before anything is drawn."""
+    for width, height in {(drawing.width, drawing.height) for drawing in wanted}:
+        shown = guides.of_size(width, height).rows(1, height, width)
+        pipeline.check_drawing(sampling, shown, height=height, width=width)
+
+
 def draw_all(
     pipeline: TextToImage, conditioner: Conditioner, wanted: Sequence[Drawing], sampling: Sampling, guides: GuideFiles
 ) -> Iterator[tuple[Drawing, np.ndarray]]:

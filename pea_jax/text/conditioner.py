@@ -18,6 +18,7 @@ from pea_jax.text.chunks import ChunkedEncoder
 from pea_jax.text.encoders import TextEncoder
 from pea_jax.text.joined import JoinedTextEncoder, load_text_encoders
 from pea_jax.text.tokenizer import Tokenizer, load_tokenizer
+from pea_jax.weights.abstract import values_left_out
 from pea_jax.weights.adapter_layouts import read_config as read_adapter_config
 from pea_jax.weights.transformers import load_clip_text
 
@@ -152,7 +153,7 @@ class AdapterConditioner(Conditioner):
         self.text_encoder, mesh = text_encoder, text_encoder.mesh
         self.adapter_dims = adapter.dims
         self._graphdef, adapter_params = nnx.split(adapter)
-        if mesh is not None:
+        if mesh is not None and not values_left_out():
             # As numpy arrays: from a device of its own no process puts them on those of all.
             adapter_params = jax.device_put(jax.tree.map(np.asarray, adapter_params), meshes.replicated(mesh))
         super().__init__((text_encoder.params, adapter_params), mesh)

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from pea_jax.errors import PeaError
+from pea_jax.weights.abstract import values_left_out
 from pea_jax.weights.lora_layouts import COMPONENTS, Layer, component_of, open_layers, read_layers
 from pea_jax.weights.stored import StoredArray
 from pea_jax.weights.torch_names import torch_axes, torch_name
@@ -36,6 +37,8 @@ def merge_lora(model: nnx.Module, path: str | pathlib.Path, *, scale: float = 1.
       component: which network of the pipeline `model` is: `unet`, `text_encoder` or `text_encoder_2`. A file may be
         meant for several (`lora_components` tells): merge it into each.
 
+    Within `without_values` nothing is added: whether it fits is all that can be told.
+
     Raises:
       PeaError: the file is broken, is of another method, has nothing for `component`, has numbers that are not finite,
         or keys or shapes that `model` does not have, which are all listed.
@@ -45,11 +48,15 @@ def merge_lora(model: nnx.Module, path: str | pathlib.Path, *, scale: float = 1.
         raise PeaError(f"component={component!r} must be one of {', '.join(COMPONENTS)}")
     layers = read_layers(path, component, _layers_per_block(model))
     if not layers:
-        raise PeaError(f"{path}: nothing in it for the {component} (only for {', '.join(lora_components(path))})")
+        others = ", ".join(lora_components(path))
+        found = f"only for {others}" if others else "it is empty"
+        raise PeaError(f"{path}: nothing in it for the {component} ({found})")
     parameters = {torch_name(p): (p, v) for p, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     targets = {f"{module.removeprefix('text_model.')}.weight": layer for module, layer in layers.items()}
     if problems := _problems(parameters, targets):
         raise PeaError(f"{path} does not fit the {component}: {'; '.join(problems)}")
+    if values_left_out():
+        return
     changed = []
     for name, layer in targets.items():
         axes_path, variable = parameters[name]

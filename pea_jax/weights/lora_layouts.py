@@ -23,7 +23,7 @@ COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 PEFT_PREFIX = "base_model.model."
 PEFT_KEY = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|alpha)")
 ROLES = {"lora_A.weight": "down", "lora_B.weight": "up", "lora_down.weight": "down", "lora_up.weight": "up"}
-# By a part of their keys, a dot after these: methods that are not `W + up @ down`.
+# By a part of their keys, ^ before these and a dot after: methods that are not `W + up @ down`.
 REFUSED = {
     "lora_mid": "LoCon with a middle factor",
     "hada_": "LoHa",
@@ -35,6 +35,14 @@ REFUSED = {
     ".diff_b.": "full weight differences",
     "lora_B.bias": "LoRA with biases",
     "lora_up.bias": "LoRA with biases",
+    ".w_norm.": "LyCORIS of norms",
+    "ia3_": "IA3",
+    ".on_input.": "IA3",
+    "^emb_params.": "textual inversion",
+    "^clip_g.": "textual inversion",
+    "^clip_l.": "textual inversion",
+    "^ip_adapter.": "IP-Adapter",
+    "^image_proj.": "IP-Adapter",
 }
 
 
@@ -86,7 +94,7 @@ def open_layers(path: pathlib.Path) -> dict[str, StoredArray]:
     """
     tensors = dict(open_file(path))
     for part, method in REFUSED.items():
-        if key := next((key for key in tensors if part in f"{key}."), None):
+        if key := next((key for key in tensors if part in f"^{key}."), None):
             raise PeaError(f"{path}: {method} ({key}) is not supported, only LoRA")
     if strangers := sorted(key for key in tensors if component_of(key) is None):
         raise PeaError(f"{path}: {len(strangers)} keys of no known LoRA layout ({', '.join(strangers[:8])})")

@@ -21,7 +21,7 @@ DISTANCES = [Distance("FID", "teacher", 12.345, None, 40, 50), Distance("KID", "
 
 
 def rows(tmp_path: pathlib.Path) -> list[PictureRow]:
-    path = tmp_path / "a folder" / "0.png"
+    path = tmp_path / "a (b #1" / "0.png"
     path.parent.mkdir()
     Image.new("RGBA", (600, 300), "red").save(path)
     prompt = Prompt("кот &\n<кошка>", "a cat", "animals", "1")
@@ -40,7 +40,7 @@ def test_markdown(tmp_path: pathlib.Path):
     assert "| all (40) | <b>\\| | 31.42 (30.00 to 32.50) | -1.00 (-2.00 to 0.50) |" in text
     assert "| KID | teacher | 0.0123 ± 0.0020 over subsets | 40 | 50 |" in text
     assert text.startswith("# T\n\nOf 8. Not <b>.\n\n## CLIPScore\n")
-    assert "![](../a%20folder/0.png)" in text
+    assert "![](../a%20%28b%20%231/0.png)" in text
     table = [line for line in text.splitlines() if line.startswith("| кот &amp; &lt;кошка&gt;<br>a cat<br>animals |")]
     assert len(table) == 1 and table[0].count("|") == 4
     assert "| prompt | teacher | <b>\\| |\n| --- | --- | --- |\n" in text

@@ -124,6 +124,13 @@ def test_a_negative_prompt_that_is_no_text_is_refused(emoji, pipe, negative):
         emoji[1].encode(pipe, "кот", negative)
 
 
+@pytest.mark.parametrize("count", [0, -1, 1.5, None])
+def test_a_number_of_pictures_that_is_none_is_refused(emoji, pipe, count):
+    """Of none there would be embeddings without rows, of which pipelines make no sense."""
+    with pytest.raises(PeaError, match=rf"num_images_per_prompt={count}: must be a whole number from 1 on"):
+        emoji[1].encode(pipe, "кот", num_images_per_prompt=count)
+
+
 def test_prompts_of_an_array(emoji, pipe):
     """As a column of a table gives them."""
     found, expected = (emoji[1].encode(pipe, texts, texts) for texts in (np.array(PROMPTS), PROMPTS))

@@ -49,7 +49,11 @@ def test_what_cannot_be_decoded(tmp_path):
 def test_what_is_no_picture(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     Image.fromarray(PICTURE).save(tmp_path / "c.png", "EPS")  # a program, which Pillow would have Ghostscript run
-    for name, message in (("a.png", "not a picture"), ("b.png", "cannot be read .No such file"), ("c.png", "not a pic")):
+    for name, message in (
+        ("a.png", "not a picture"),
+        ("b.png", "cannot be read .No such file"),
+        ("c.png", "not a pic"),
+    ):
         with pytest.raises(PeaError, match=message):
             GuideFiles(dict(image=str(tmp_path / name))).of_size(8, 8)
 

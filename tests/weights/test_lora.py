@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from pea_jax.errors import PeaError
 from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
-from pea_jax.weights import to_torch_names
+from pea_jax.weights import load_unet, to_torch_names
+from pea_jax.weights.abstract import without_values
 from pea_jax.weights.lora import lora_components, merge_lora
 from tests import tiny_sdxl
 from tests.tiny_text_models import random_clip
@@ -334,6 +335,19 @@ def test_dtype_and_the_other_parameters_stay(unet, layers, tmp_path):
     assert changed == ["mid_block.attentions.0.proj_in.weight"]
 
 
+def test_without_values_it_is_only_told_whether_it_fits(unet, layers, tmp_path):
+    """As before a large network is read."""
+    UNet2DConditionModel.from_config(unet.config).save_config(tmp_path)
+    save_file(kohya(layers), tmp_path / "a.safetensors")
+    name, (down, up, alpha) = next(iter(layers["unet"].items()))
+    save_file(kohya({"unet": {name: (down[:, 1:].contiguous(), up, alpha)}}), tmp_path / "b.safetensors")
+    with without_values():
+        model = load_unet(tmp_path, "")
+        merge_lora(model, tmp_path / "a.safetensors")
+        with pytest.raises(PeaError, match="b.safetensors does not fit the unet: .* do not multiply to"):
+            merge_lora(model, tmp_path / "b.safetensors")
+
+
 def test_scale_zero_changes_nothing(unet, layers, tmp_path):
     save_file(kohya(layers), tmp_path / "lora.safetensors")
     wanted = {name: value.numpy() for name, value in unet.state_dict().items()}
@@ -352,6 +366,10 @@ KEY = "lora_unet_mid_block_attentions_0_proj_in"
         (lambda t: t.update({f"{KEY}.dora_scale": torch.ones(1)}), "DoRA"),
         (lambda t: t.update({f"{KEY}.diff": torch.ones(1)}), "full weight differences"),
         (lambda t: t.update({f"{KEY}.diff_b": torch.ones(1)}), "full weight differences"),
+        (lambda t: t.update({f"{KEY}.w_norm": torch.ones(1)}), "LyCORIS of norms"),
+        (lambda t: t.update({f"{KEY}.on_input": torch.ones(1)}), "IA3"),
+        (lambda t: t.update({"clip_g": torch.ones(1)}), "textual inversion (clip_g) is not supported, only LoRA"),
+        (lambda t: t.update({"ip_adapter.1.to_k_ip.weight": torch.ones(1)}), "IP-Adapter"),
         (lambda t: t.update({"model.diffusion_model.x": torch.ones(1)}), "1 keys of no known LoRA layout"),
         (lambda t: t.update({"something.else": torch.ones(1)}), "1 keys of no known LoRA layout (something.else)"),
         (lambda t: t.pop(f"{KEY}.lora_up.weight"), "factors is missing for mid_block.attentions.0.proj_in"),
@@ -385,6 +403,9 @@ def test_the_wrong_network(unet, layers, tmp_path):
     save_file(kohya(layers), path)
     with pytest.raises(PeaError, match="nothing in it for the text_encoder .only for unet"):
         merge_lora(ours("unet", unet), path, component="text_encoder")
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(PeaError, match="nothing in it for the unet .it is empty"):
+        merge_lora(ours("unet", unet), tmp_path / "empty.safetensors")
     with pytest.raises(PeaError, match="component='vae' must be one of"):
         merge_lora(ours("unet", unet), path, component="vae")
 
