@@ -135,7 +135,8 @@ class PEAdapter(nnx.Module):
         """
         folder = pathlib.Path(folder)
         check_replaceable(folder)
-        partial, before = (folder.with_name(folder.name + end) for end in (".partial", ".before"))
+        place = folder.resolve()  # a link stays one
+        partial, replaced = (place.with_name(place.name + end) for end in (".partial", ".replaced"))
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
@@ -143,14 +144,14 @@ class PEAdapter(nnx.Module):
             # In ASCII: it is read with the encoding of whatever machine it comes to.
             (partial / CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n")
             (partial / CARD).write_text(card, "utf-8")
-            shutil.rmtree(before, ignore_errors=True)
-            if folder.is_dir() and not folder.is_symlink():
-                folder.rename(before)  # not removed yet: a part of it, which a kill leaves, would be refused
-            partial.rename(folder)
+            shutil.rmtree(replaced, ignore_errors=True)
+            if place.is_dir():
+                place.rename(replaced)  # not removed yet: a part of it, which a kill leaves, would be refused
+            partial.rename(place)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise PeaError(f"{folder}: the adapter cannot be written there ({error.strerror})") from error
-        shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def is_complete(folder: pathlib.Path) -> bool:

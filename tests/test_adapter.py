@@ -126,6 +126,14 @@ def test_saving_again_replaces_the_whole_directory(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", "a", "adapter.safetensors", "config.json"]
 
 
+def test_where_a_link_leads_is_replaced(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    for card in ("first", "second"):
+        random_adapter().save_pretrained(tmp_path / "a", {}, card)
+        assert (tmp_path / "a").is_symlink() and (tmp_path / "b" / "README.md").read_text() == card
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
 class Killed(BaseException):
     pass
 
