@@ -3,6 +3,8 @@ import json
 import pathlib
 import re
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,6 +76,21 @@ def test_tensorboard_shows_every_step_and_picture_once(tmp_path):
         file.rename(tmp_path / "tensorboard" / f"{first}-{last}")  # those of one second have one name
     losses, pictures = shown([tmp_path / "tensorboard" / name for name in ("0-1", "0-3", "2-4")])
     assert losses == [(1, 3.0), (2, 3.0), (3, 4.0), (4, 4.0)] and pictures == [0, 4]
+
+
+def test_pytorch_is_not_loaded(tmp_path):
+    """As tensorboardX would; it can be imported afterwards."""
+    program = f"""
+import importlib.util, pathlib, sys
+import numpy as np
+from pea_jax.report import Report
+with Report(pathlib.Path({str(tmp_path)!r}), first_step=0, num_steps=1, batch_size=1) as report:
+    report.metrics(1, dict(loss=1.0))
+    report.picture("samples", 1, np.zeros((4, 4, 3), np.uint8))
+print("torch" in sys.modules, importlib.util.find_spec("torch") is not None)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert said.stdout.endswith("False True\n"), said.stdout + said.stderr
 
 
 def shown(files: list[pathlib.Path]) -> tuple[list[tuple[int, float]], list[int]]:
