@@ -269,7 +269,7 @@ def test_what_generate_cannot_start_from(stopped, tmp_path, flags, message):
             f"adapter/{WEIGHTS}: not a complete safetensors",
         ),
         ("generate", lambda path: _damage(path / WEIGHTS, "rename"), "1 missing (layernorm.bias); 1 unexpected"),
-        ("evaluate", lambda path: _damage(path / WEIGHTS, "reshape"), "layernorm.bias is [3], must be [384]"),
+        ("evaluate", lambda path: _damage(path / WEIGHTS, "reshape"), "layernorm.bias is [3], must be [32]"),
         ("generate", lambda path: _widen(path), "adapter: this adapter was made for another base model"),
         ("evaluate", lambda path: _set(path, base_model="other"), "adapter: this adapter was made for 'other'"),
     ],

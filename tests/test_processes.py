@@ -81,9 +81,9 @@ def test_what_only_one_has_been_given(world, fields, tmp_path, what: str):
     for folder, count in ((here, 12), (there, 13 if what == "training set" else 12)):
         folder.mkdir()
         commands.write_shard(folder / "train.tar", "emoji-train-00000.tar", count)
-    text_encoder = commands.ROOT / "assets" / "multilingual-e5-small"
-    overridden = fields | {"data.train": "train.tar", "text_encoder.id": text_encoder}
-    arguments = commands.command("train", overridden, config=commands.ROOT / commands.CONFIG, workdir=tmp_path / "run")
+    arguments = commands.command(
+        "train", fields | {"data.train": "train.tar"}, config=commands.ROOT / commands.CONFIG, workdir=tmp_path / "run"
+    )
     more = ["--config.seed=1"] if what == "config" else []
     first, second = start_two(arguments, more, (here, there))
     _, errors = second.communicate(timeout=120)

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -40,6 +41,7 @@ class Pictures:
         self._pipeline = TextToImage(models.unet, models.vae, models.scheduler, mesh)
         self._native, english = zip(*prompts, strict=True)
         self._conditioner = AdapterConditioner(models.student, adapter)
+        self._adapted = jax.jit(self._conditioner.from_states)
         self._states, _ = models.student.encode([*self._native, ""])
         self._teacher = self._draw(models.teacher.encode([*english, ""]))
         self._start = self._student(self._conditioner.params[1])
@@ -62,7 +64,7 @@ class Pictures:
         report.picture("samples", step, grid)
 
     def _student(self, params) -> np.ndarray:
-        return self._draw(self._conditioner.from_states(params, self._states))
+        return self._draw(self._adapted(params, self._states))
 
     def _draw(self, conditioning: Conditioning) -> np.ndarray:
         """Pictures `[N, H, W, 3]` for N prompts followed by the empty one."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pea_jax.errors import PeaError
-from pea_jax.models import layers
+from pea_jax.models import calls, layers
 from pea_jax.models.attention import attention
 from pea_jax.models.config_fields import check_choice, check_heads, check_kinds, check_whole
 
@@ -163,7 +163,7 @@ class BertEncoder(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
         states = [x]
         for layer in self.layer:
-            states.append(layer(states[-1], mask))
+            states.append(calls.alike(layer, states[-1], mask))
         return states
 
 

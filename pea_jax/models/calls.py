@@ -100,6 +100,10 @@ def _computed(graphdef: Any, static: tuple[tuple[str, Any], ...], params: Any, *
     return nnx.merge(graphdef, params)(*arrays, **dict(static))
 
 
+# For stacks of layers that differ in nothing but values, as text encoders are: of all of them one is traced.
+alike = _traced_once(_computed)
+
+
 def _again(gather: Callable[[Any], Any] | None, policy: Callable[..., bool] | None) -> _Compute:
     """A call of which the backward pass computes again what `policy` does not keep, by default all."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from pea_jax.errors import PeaError
-from pea_jax.models import layers
+from pea_jax.models import calls, layers
 from pea_jax.models.attention import attention
 from pea_jax.models.config_fields import check_kinds, check_whole
 
@@ -149,7 +149,7 @@ class T5Stack(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
         states, bias = [x], None
         for block in self.block:
-            x, bias = block(x, mask, bias)
+            x, bias = calls.alike(block, x, mask, bias)
             states.append(x)
         return [*states[:-1], self.final_layer_norm(x)]
 

@@ -24,10 +24,10 @@ PROMPTS = [
 def place(world, tmp_path_factory) -> pathlib.Path:
     """Two adapters, two CLIPs, prompts and their translations."""
     folder = tmp_path_factory.mktemp("judging")
-    rule = dict(id="assets/multilingual-e5-small", context_length=16, prefix="")
+    rule = dict(id=str(world[1]["text_encoder.id"]), context_length=16, prefix="")
     config = dict(base_model=str(world[1]["base_model"]), text_encoder=rule)
     for seed in range(2):
-        adapter = PEAdapter(AdapterDims(384, 16, 20, 40), rngs=nnx.Rngs(seed))
+        adapter = PEAdapter(AdapterDims(32, 16, 20, 40), rngs=nnx.Rngs(seed))
         adapter.save_pretrained(folder / f"adapter{seed}", config, "card")
     clips.save_clip(folder / "clip")
     published_clips.save(folder / "ruclip", "ruCLIP")
@@ -40,7 +40,8 @@ def evaluate(world, place: pathlib.Path, out: pathlib.Path, **judges: object):
     flags = dict(config=commands.CONFIG, adapter=place / "adapter0", compare=f"other={place / 'adapter1'}")
     flags |= dict(prompts=place / "prompts.jsonl", translations=place / "english.txt", seeds="0,5")
     flags |= dict(clip=place / "ruclip", out=out)
-    return commands.run_forked(commands.command("evaluate", world[1], **flags, **judges))
+    fields = world[1] | {"evaluation.batch_size": 1}  # the bits of a picture are those of its batch's size
+    return commands.run_forked(commands.command("evaluate", fields, **flags, **judges))
 
 
 def test_systems_side_by_side(world, place, tmp_path):

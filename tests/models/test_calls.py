@@ -1,4 +1,4 @@
-"""Ways to call a UNet's parts: the same numbers in less memory."""
+"""Ways to call a network's parts: the same numbers in less memory, or sooner compiled."""
 
 import functools
 
@@ -12,8 +12,11 @@ from jax.extend import core
 
 from pea_jax import chips, flops, hlo
 from pea_jax import mesh as meshes
+from pea_jax.models.bert import Bert, BertConfig
 from pea_jax.models.calls import DIRECT, POLICIES, Calls, make_calls
+from pea_jax.models.clip_text import CLIPText, CLIPTextConfig
 from pea_jax.models.layers import Linear, abstract
+from pea_jax.models.t5 import T5Config, T5Encoder
 from pea_jax.models.unet import UNet2DCondition, UNetConfig
 
 BFLOAT16 = dict(dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
@@ -204,3 +207,22 @@ def test_equal_layers_are_traced_once_unless_they_gather(calls, count):
 
     jax.make_jaxpr(jax.grad(through))(jnp.ones((2, 4), jnp.bfloat16))
     assert traced == [*[(2, 4)] * count, (2, 8)]
+
+
+CLIP = CLIPTextConfig(num_hidden_layers=4, hidden_size=16, num_attention_heads=2)
+BERT, T5 = BertConfig(num_hidden_layers=4, hidden_size=16, num_attention_heads=2), T5Config(num_layers=4, d_model=16)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "kinds"),
+    [
+        (functools.partial(Bert, BERT), 1),
+        (functools.partial(CLIPText, CLIP, with_projection=False), 1),
+        (functools.partial(T5Encoder, T5), 2),
+    ],
+)
+def test_of_layers_that_are_alike_one_is_traced(encoder: functools.partial, kinds: int):
+    """T5's first alone has the table of distances."""
+    traced = jax.make_jaxpr(lambda ids: encoder()(ids)[0])(jnp.zeros((1, 5), jnp.int32))
+    layers = [step.params["jaxpr"] for step in traced.eqns if step.params.get("name") == "_computed"]
+    assert len(layers) == 4 and len({id(layer) for layer in layers}) == kinds
