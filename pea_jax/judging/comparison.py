@@ -11,9 +11,8 @@ from PIL import Image
 
 from pea_jax.judging.clip import CLIP
 from pea_jax.judging.picture_files import opened
+from pea_jax.judging.prompts import ALL_CATEGORIES
 from pea_jax.metrics.intervals import Estimate, mean
-
-ALL = "all"
 
 
 class Score(Protocol):
@@ -85,8 +84,8 @@ def compare(metric: str, scores: Mapping[str, np.ndarray], categories: Sequence[
     means = {system: values.mean(axis=1) for system, values in scores.items()}
     names = list(dict.fromkeys(categories))
     results = []
-    for category in [ALL, *(names if len(names) > 1 else [])]:
-        chosen = np.array([category in (ALL, own) for own in categories])
+    for category in [ALL_CATEGORIES, *(names if len(names) > 1 else [])]:
+        chosen = np.array([category in (ALL_CATEGORIES, own) for own in categories])
         first = next(iter(means.values()))[chosen]
         for number, (system, values) in enumerate(means.items()):
             difference = _estimate(values[chosen] - first, seed) if number else None

@@ -11,7 +11,7 @@ from pea_jax.errors import PeaError
 from pea_jax.sampling import prompt_files
 from pea_jax.weights.locations import PROJECT
 
-NO_CATEGORY = "uncategorised"
+NO_CATEGORY, ALL_CATEGORIES = "uncategorised", "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +31,15 @@ def read_prompts(path: str | pathlib.Path) -> list[Prompt]:
 
     Raises:
       PeaError: the file is missing, empty, or a line is not a prompt; two have one id; or one wants to be drawn in
-        a way of its own.
+        a way of its own, or calls its category as all of them are called.
     """
     path, prompts = _find(path), []
     for number, each in enumerate(prompt_files.read_prompts(path), 1):
         own = [name for name in ("negative_prompt", "seed", "size") if getattr(each, name) is not None]
         if own:
             raise PeaError(f"{path}: prompt {number} has {own[0]}; here all are drawn in one way, remove it")
+        if each.category == ALL_CATEGORIES:
+            raise PeaError(f"{path}: prompt {number} has the category {ALL_CATEGORIES!r}, which stands for every one")
         prompts.append(Prompt(each.prompt.strip(), each.english, each.category or NO_CATEGORY, each.id or str(number)))
     id, count = Counter(prompt.id for prompt in prompts).most_common(1)[0]
     if count > 1:

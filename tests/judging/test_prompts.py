@@ -57,6 +57,7 @@ def test_separators_within_a_translation_end_no_line(tmp_path: pathlib.Path):
         ('{"prompt": "a"}\n{', "a.jsonl:2: not valid JSON"),
         ('{"prompt": "a", "english": 3}', "english=3 must be a string"),
         ('{"prompt": "a", "seed": 3}', "prompt 1 has seed"),
+        ('{"prompt": "a", "category": "all"}', "prompt 1 has the category 'all', which stands for every one"),
         ('{"prompt": "a", "id": "2"}\n{"prompt": "b"}', "2 prompts have the id '2'"),
     ],
 )
