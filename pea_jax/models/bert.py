@@ -163,7 +163,7 @@ class BertEncoder(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
         states = [x]
         for layer in self.layer:
-            states.append(calls.alike(layer, states[-1], mask))
+            states.append(calls.traced_once(layer, states[-1], mask))
         return states
 
 

@@ -62,8 +62,8 @@ def make_calls(gather: Callable[[Any], Any] | None = None, remat: Remat = "none"
     return Calls(
         # One trace of several gatherings would give all of them one channel, for TPUs: whether what several layers
         # receive at the same time is then kept apart is not known.
-        layer=_traced_once(layer) if gather is None else _traced_each_time(layer),
-        block=_traced_once(_again(None, None)) if remat == "full" else directly,
+        layer=_tracing_once(layer) if gather is None else _tracing_each_time(layer),
+        block=_tracing_once(_again(None, None)) if remat == "full" else directly,
     )
 
 
@@ -83,7 +83,7 @@ class _Compute(Protocol):
     def __call__(self, graphdef: Any, static: tuple[tuple[str, Any], ...], params: Any, *arrays: Any) -> Any: ...
 
 
-def _traced_each_time(compute: _Compute) -> Call:
+def _tracing_each_time(compute: _Compute) -> Call:
     def call(module: Any, *arrays: Any, **static: Any) -> Any:
         graphdef, params = nnx.split(module)
         return compute(graphdef, tuple(sorted(static.items())), params, *arrays)
@@ -91,17 +91,17 @@ def _traced_each_time(compute: _Compute) -> Call:
     return call
 
 
-def _traced_once(compute: _Compute) -> Call:
+def _tracing_once(compute: _Compute) -> Call:
     """Modules that differ in nothing but values are one to `jax.jit`."""
-    return _traced_each_time(jax.jit(compute, static_argnums=(0, 1)))
+    return _tracing_each_time(jax.jit(compute, static_argnums=(0, 1)))
 
 
 def _computed(graphdef: Any, static: tuple[tuple[str, Any], ...], params: Any, *arrays: Any) -> Any:
     return nnx.merge(graphdef, params)(*arrays, **dict(static))
 
 
-# For stacks of layers that differ in nothing but values, as text encoders are: of all of them one is traced.
-alike = _traced_once(_computed)
+# For the layers of a text encoder, which differ in nothing but values.
+traced_once = _tracing_once(_computed)
 
 
 def _again(gather: Callable[[Any], Any] | None, policy: Callable[..., bool] | None) -> _Compute:

@@ -149,7 +149,7 @@ class T5Stack(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> list[jax.Array]:
         states, bias = [x], None
         for block in self.block:
-            x, bias = calls.alike(block, x, mask, bias)
+            x, bias = calls.traced_once(block, x, mask, bias)
             states.append(x)
         return [*states[:-1], self.final_layer_norm(x)]
 
