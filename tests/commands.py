@@ -59,7 +59,7 @@ def write_encoder(folder: pathlib.Path) -> None:
 
 def write_world(folder: pathlib.Path) -> dict[str, object]:
     """A base model, a text encoder and two shards; returns the config fields that point to them."""
-    from tests import tiny_sdxl  # PyTorch, which no command waits for
+    from tests import tiny_sdxl  # PyTorch, for which a forked command, which imports this module, should not wait
 
     tiny_sdxl.save(folder / "base")
     write_encoder(folder / "encoder")

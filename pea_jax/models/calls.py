@@ -1,4 +1,4 @@
-"""How a UNet calls its parts: directly, or with parameters gathered and activations computed again for each of them.
+"""How a network calls its parts: directly, or with parameters gathered and activations computed again for each of them.
 
 A UNet whose parameters are split over devices is never whole on one: each layer gathers its own, uses them and lets
 them go, and so do the next pass through it and the backward pass.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from pea_jax.models import layers
+from pea_jax.models import calls, layers
 from pea_jax.models.bert import BertAttention, BertConfig, BertIntermediate, BertOutput
 from pea_jax.models.clip_vision import CLIPVisionConfig
 from pea_jax.models.vit import ViT
@@ -69,7 +69,7 @@ class BlipTextEncoder(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array, picture: jax.Array) -> jax.Array:
         for layer in self.layer:
-            x = layer(x, mask, picture)
+            x = calls.traced_once(layer, x, mask, picture)
         return x
 
 
